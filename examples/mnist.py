@@ -1,0 +1,224 @@
+"""Learn handwritten digits: a network of three layers (tanh, ReLU, softmax) and gradient descent.
+
+    python examples/mnist.py                      # MNIST, downloaded once; without a network, the bundled digits
+    python examples/mnist.py --data DIRECTORY     # MNIST's four files, from a directory
+    python examples/mnist.py --data digits        # the bundled digits
+
+Writes the parameters and four pictures to the directory that --output names.
+"""
+
+import argparse
+import math
+import pickle
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import purenn as nn
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch."""
+
+    params: nn.Params
+    loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+def train(params, training, validation, options):
+    """Train by gradient descent on batches, and yield an Epoch after each."""
+    steps = math.ceil(options.copies * len(training[0]) / options.batch_size)
+    for epoch in range(options.epochs):
+        x, y = noisy_copies((options.seed, epoch), *training, options.copies, options.noise)
+        batches = nn.batches((options.seed, epoch), x, y, options.batch_size)
+        progress = tqdm(batches, f"epoch {epoch + 1}", steps, leave=False, disable=not sys.stderr.isatty())
+        losses = []
+        for step, (xb, yb) in enumerate(progress, start=epoch * steps):
+            loss, gradient = nn.loss_and_grads(params, xb, yb)
+            params = nn.sgd_step(params, gradient, lr=cosine_decay(options.lr, step / (options.epochs * steps)))
+            losses.append(loss)
+        yield Epoch(
+            params, float(np.mean(losses)), float(nn.loss(params, *validation)), nn.accuracy(params, *validation)
+        )
+
+
+def cosine_decay(lr, progress):
+    """Return the learning rate when a share ``progress`` of all steps is done: from ``lr`` at 0 to 0 at 1."""
+    return lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def noisy_copies(seed, x, y, copies, noise):
+    """Return every example several times, with Gaussian noise: the more kinds of images, the less is learnt by heart."""
+    if copies == 1 and noise == 0:
+        return x, y
+    x, y = np.tile(x, (copies, 1)), np.tile(y, copies)
+    return x + np.float32(noise) * np.random.default_rng(seed).standard_normal(x.shape, np.float32), y
+
+
+def train_until_convergence(params, training, validation, options):
+    """Train, print a line an epoch, and return all epochs; stop early on convergence, trouble, or Ctrl-C."""
+    epochs = []
+    try:
+        for epoch in train(params, training, validation, options):
+            if not math.isfinite(epoch.loss):
+                print(f"epoch {len(epochs) + 1}: the loss is {epoch.loss}; try a smaller --lr than {options.lr}")
+                break
+            epochs.append(epoch)
+            print(
+                f"epoch {len(epochs):2}  loss {epoch.loss:.4f}  validation: loss {epoch.validation_loss:.4f}, "
+                f"accuracy {epoch.validation_accuracy:.2%}",
+                flush=True,
+            )
+            if nn.converged([epoch.validation_loss for epoch in epochs], options.patience):
+                break
+    except KeyboardInterrupt:
+        print(f"\ninterrupted after {len(epochs)} epochs")
+    return epochs
+
+
+def load_data(source):
+    """Return the data set that ``--data`` names; without it MNIST, or else the bundled digits."""
+    if source == "digits":
+        return nn.mnist.digits()
+    if source is not None:
+        return nn.mnist.load(source)
+    try:
+        return nn.mnist.load()
+    except (ConnectionError, ImportError) as error:
+        print(f"no MNIST here ({str(error).partition(';')[0]}): training on the bundled digits instead")
+        return nn.mnist.digits()
+
+
+def draw_learning_curves(epochs, path):
+    """Draw losses and validation accuracy over the epochs."""
+    numbers = range(1, len(epochs) + 1)
+    best = min(numbers, key=lambda number: epochs[number - 1].validation_loss)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(numbers, [epoch.loss for epoch in epochs], "o-", ms=4, label="training (running)")
+    left.plot(numbers, [epoch.validation_loss for epoch in epochs], "o-", ms=4, label="validation")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
+    right.plot(numbers, [100 * epoch.validation_accuracy for epoch in epochs], "o-", ms=4, color="C1")
+    right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy on validation data")
+    for axes in (left, right):
+        axes.axvline(best, color="0.6", ls="--", lw=1, zorder=0, label=f"kept: epoch {best}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def draw_confusion(labels, predictions, path):
+    """Draw how many images of each digit were taken for which; right answers in grey, mistakes in red."""
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels, predictions), 1)
+    mistakes = np.where(np.eye(10, dtype=bool), 0, counts)
+    figure = Figure(figsize=(6, 5.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(mistakes, cmap="Reds", vmax=max(1, mistakes.max()) * 1.3)
+    for row, column in np.ndindex(10, 10):
+        if counts[row, column]:
+            weight, color = ("normal", "0.5") if row == column else ("bold", "black")
+            axes.text(column, row, counts[row, column], ha="center", va="center", weight=weight, color=color)
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="right")
+    axes.set_title(f"Test digits: {mistakes.sum():,} of {len(labels):,} wrong")
+    figure.savefig(path, dpi=120)
+
+
+def draw_mistakes(images, labels, probabilities, shape, path):
+    """Draw the mistakes that the network was most sure of."""
+    predictions = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    wrong = wrong[np.argsort(-confidence[wrong])][:24]
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    figure.suptitle("The most confident mistakes: what the network said, and what was right")
+    for axes in figure.subplots(3, 8).flat:
+        axes.axis("off")
+    for axes, index in zip(figure.axes, wrong, strict=False):
+        axes.imshow(images[index].reshape(shape), cmap="gray_r", vmin=0, vmax=1)
+        axes.set_title(f"said {predictions[index]} ({confidence[index]:.1%})\nright {labels[index]}", fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def draw_weights(weights, shape, path):
+    """Draw what every unit of the first layer looks for: ink in red places speaks for it, in blue places against."""
+    columns = 16
+    rows = min(8, math.ceil(weights.shape[1] / columns))
+    limit = np.quantile(np.abs(weights), 0.995)
+    figure = Figure(figsize=(9, 0.9 + 0.54 * rows), layout="constrained")
+    figure.suptitle(f"Weights of the first layer, one image a unit ({min(rows * columns, weights.shape[1])} units)")
+    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in all_axes:
+        axes.axis("off")
+    for axes, unit in zip(figure.axes, weights.T, strict=False):
+        image = axes.imshow(unit.reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="weight")
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    """Train, evaluate on the test digits, and write down what came out."""
+    parser = argparse.ArgumentParser(description="Learn handwritten digits with a network of three layers.")
+    parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files, or 'digits' for the bundled ones")
+    parser.add_argument("--sizes", type=int, nargs=2, default=(128, 64), help="units of the two hidden layers")
+    parser.add_argument("--epochs", type=int, default=15, help="at most so many")
+    parser.add_argument("--patience", type=int, default=5, help="stop after so many epochs without improvement")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.5, help="learning rate at the start; it decays to 0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results are written")
+    parser.add_argument("--no-plots", action="store_true")
+    options = parser.parse_args()
+    try:
+        data = load_data(options.data)
+        options.output.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+    # 1,438 digits are few, and other people wrote those of the test: noise makes more of them.
+    few = len(data.train_images) < 10_000
+    options.copies, options.noise = (10, 0.3) if few else (1, 0)
+    held_out = len(data.train_images) // 12
+    training = data.train_images[:-held_out], data.train_labels[:-held_out]
+    validation = data.train_images[-held_out:], data.train_labels[-held_out:]
+
+    sizes = (data.train_images.shape[1], *options.sizes, 10)
+    params = nn.init(options.seed, sizes, activations=(nn.tanh, nn.relu, nn.softmax))
+    print(f"{len(training[0]):,} digits to train with, {held_out:,} to validate, {len(data.test_images):,} to test")
+    print(params)
+    start = time.perf_counter()
+    epochs = train_until_convergence(params, training, validation, options)
+    seconds = time.perf_counter() - start
+    if not epochs:
+        sys.exit("error: no epoch was finished, so there is nothing to keep")
+    best = min(epochs, key=lambda epoch: epoch.validation_loss).params
+    with open(options.output / "params.pickle", "wb") as file:
+        pickle.dump(best, file)
+    print(f"the best parameters are in {options.output / 'params.pickle'}")
+
+    probabilities = nn.forward(best, data.test_images)
+    predictions = nn.predict(best, data.test_images)
+    if not options.no_plots:
+        draw_learning_curves(epochs, options.output / "learning-curves.png")
+        draw_confusion(data.test_labels, predictions, options.output / "confusion.png")
+        draw_mistakes(
+            data.test_images, data.test_labels, probabilities, data.image_shape, options.output / "mistakes.png"
+        )
+        draw_weights(best.layers[0].weights, data.image_shape, options.output / "weights.png")
+        print(f"learning curves, confusion matrix, mistakes and weights are drawn in {options.output}")
+    wrong = int((predictions != data.test_labels).sum())
+    print(
+        f"test accuracy {100 - 100 * wrong / len(predictions):.2f} % ({wrong:,} of {len(predictions):,} wrong), "
+        f"trained in {seconds:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What is an array here? Namespaces, read-only arrays, seeds.
+
+An array is anything that speaks the Python array API standard (https://data-apis.org/array-api), as the arrays of NumPy
+and JAX do. NumPy's are the only ones that can be written to and locked, so the functions that lock treat those alone;
+arrays of other libraries pass through as they are.
+"""
+
+import math
+import numbers
+import operator
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Annotated[Any, "array"]
+"""The annotation that makes a field of a record an array."""
+
+Seed: TypeAlias = int | tuple[int, ...]
+
+
+def is_array(value: object) -> bool:
+    """Whether a value speaks the array API standard."""
+    return hasattr(value, "__array_namespace__")
+
+
+def namespace(array: Array) -> Any:
+    """Return the module with the functions for an array: ``numpy`` for NumPy, ``jax.numpy`` for JAX."""
+    if not is_array(array):
+        raise TypeError(
+            f"expected an array, got {type(array).__name__}: {array!r:.60}; np.asarray(..., dtype=np.float32) makes one"
+        )
+    return array.__array_namespace__()
+
+
+def locked(array: Array) -> Array:
+    """Make an array that nobody else holds read-only, in place, and return it."""
+    if isinstance(array, np.ndarray):
+        array.setflags(write=False)
+    return array
+
+
+def frozen(array: Array) -> Array:
+    """Return an array that nobody can write to: the same one if it is such already, else a locked copy."""
+    if isinstance(array, np.generic) or (isinstance(array, np.ndarray) and _writable(array)):
+        return locked(np.array(array))
+    return array
+
+
+def _writable(array: np.ndarray) -> bool:
+    """Whether anyone can write to the memory of an array: through it, or through what it is a view of."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return True
+        owner = owner.base
+    return not (owner is None or isinstance(owner, bytes))
+
+
+def inspectable(array: Array) -> bool:
+    """Whether the values of an array can be looked at here and now; those of other libraries may be elsewhere, or yet
+    to be computed.
+    """
+    return isinstance(array, np.ndarray)
+
+
+def describe(array: Any) -> str:
+    """Return an array's dtype and shape, ``f32[784,128]``; anything else as ``repr`` shows it.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((784, 128), np.float32))
+    'f32[784,128]'
+    """
+    if not is_array(array):
+        return repr(array)
+    name = str(array.dtype).rpartition(".")[2]
+    for long, short in (("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c")):
+        name = name.replace(long, short)
+    return f"{name}[{','.join(map(str, array.shape))}]"
+
+
+def check_alike(a: Array, b: Array) -> None:
+    """Raise ValueError unless two arrays have the same shape and dtype."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"{describe(a)} and {describe(b)} do not combine; shapes and dtypes must be the same")
+
+
+def check_scalar(name: str, value: Any) -> Any:
+    """Return a number as a Python float, an array without axes as it is; raise for anything else.
+
+    A Python float takes the dtype of the array that it multiplies, which ``np.float64`` does not.
+    """
+    if isinstance(value, numbers.Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        value = float(value)
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, but must be a finite number")
+        return value
+    if not is_array(value) or value.ndim != 0:
+        raise TypeError(f"{name} must be a number, not {describe(value):.60}")
+    return value
+
+
+def scalar_like(value: Any, array: Array) -> Any:
+    """Return what ``check_scalar`` gave in a form that multiplies an array without changing its dtype."""
+    return value if isinstance(value, float) else namespace(array).asarray(value, dtype=array.dtype)
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """Return a generator of random numbers that depends on the seed alone: an int >= 0, or a tuple of such ints.
+
+    Different seeds give different streams. The tuple's length is part of what is seeded, because NumPy pads a short
+    seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
+    """
+    try:
+        entropy = tuple(map(operator.index, seed if isinstance(seed, tuple) else (seed,)))
+    except TypeError:
+        entropy = ()
+    if not entropy or min(entropy) < 0:
+        raise ValueError(f"seed is {seed!r:.60}, but must be an int >= 0, or a tuple of such ints")
+    return np.random.default_rng((*entropy, len(entropy)))

@@ -1,0 +1,52 @@
+"""In which order does training see examples?"""
+
+import operator
+from collections.abc import Iterator
+
+from purenn.arrays import Array, Seed, describe, generator, locked, namespace
+
+
+def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
+    """Go once through all examples in random order, some at a time: one epoch.
+
+    Parameters
+    ----------
+    seed : int or tuple of int
+        The same seed gives the same order; use ``(seed, epoch)`` for another in every epoch.
+    x, y : arrays, (n, ...)
+        Examples and their targets.
+    batch_size : int
+        At least 1. The last batch is smaller if ``n`` is no multiple of it.
+
+    Returns
+    -------
+    iterator
+        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``.
+
+    Raises
+    ------
+    ValueError
+        If ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is negative.
+    TypeError
+        If ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
+    [array([0, 1]), array([3, 4]), array([2])]
+    """
+    xp, yp = namespace(x), namespace(y)
+    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
+        raise ValueError(f"x is {describe(x)} and y {describe(y)}, but they must have one row for every example")
+    batch_size = operator.index(batch_size)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+    order = generator(seed).permutation(x.shape[0])
+    return (
+        (
+            locked(xp.take(x, xp.asarray(order[start : start + batch_size]), axis=0)),
+            locked(yp.take(y, yp.asarray(order[start : start + batch_size]), axis=0)),
+        )
+        for start in range(0, x.shape[0], batch_size)
+    )

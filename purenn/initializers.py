@@ -1,0 +1,80 @@
+"""Where do first parameters come from?"""
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from purenn.activations import Activation, relu
+from purenn.arrays import Array, Seed, generator, locked
+from purenn.layers import Dense, Params
+
+
+def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dtype: Any = np.float32) -> Params:
+    """Draw the parameters of a network of dense layers.
+
+    Weights of a layer with relu are normal with mean 0 and variance ``2 / fan_in`` (He et al. 2015, equation 10), those
+    of any other uniform in ``(-a, a)`` with ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16).
+    Biases are zero.
+
+    Parameters
+    ----------
+    seed : int or tuple of int
+        The same seed gives the same parameters, in float32 those of float64, rounded.
+    sizes : iterable of int
+        The number of inputs, then the number of outputs of every layer; all at least 1.
+    activations : iterable of Activation
+        One a layer.
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    Params
+        A network with ``len(sizes) - 1`` layers.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of sizes and activations do not match, a size is not positive, or the seed is negative.
+    TypeError
+        If a size is no int, an activation no Activation, or the dtype none of the two.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
+    Params(layers=(
+        Dense(weights=f64[64,10], biases=f64[10], activation=softmax),
+    ))
+    """
+    sizes, activations, dtype = tuple(map(operator.index, sizes)), tuple(activations), np.dtype(dtype)
+    if len(sizes) < 2 or len(activations) != len(sizes) - 1:
+        raise ValueError(
+            f"{len(sizes)} sizes and {len(activations)} activations were given; a network of k layers takes k + 1 "
+            "sizes (the number of inputs first) and k activations"
+        )
+    if min(sizes) < 1:
+        raise ValueError(f"sizes are {sizes}, but must all be at least 1")
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
+    random = generator(seed)
+    return Params(
+        tuple(
+            Dense(
+                locked(_weights(random, fan_in, fan_out, activation).astype(dtype)),
+                locked(np.zeros(fan_out, dtype)),
+                activation,
+            )
+            for fan_in, fan_out, activation in zip(sizes, sizes[1:], activations, strict=False)
+        )
+    )
+
+
+def _weights(random: np.random.Generator, fan_in: int, fan_out: int, activation: Activation) -> Array:
+    if activation == relu:
+        return random.normal(0, math.sqrt(2 / fan_in), (fan_in, fan_out))
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    return random.uniform(-limit, limit, (fan_in, fan_out))

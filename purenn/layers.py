@@ -1,0 +1,370 @@
+"""What is a layer, a network, and the chain rule?
+
+A layer is any record for which two functions know a rule: ``forward`` computes its output, ``vjp`` its output and how
+to pull a gradient back through it (its vector-Jacobian product). ``Dense`` and ``Params`` are the rules given here;
+``forward.register`` and ``vjp.register`` take more.
+"""
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, TypeAlias, TypeVar
+
+from purenn.activations import Activation
+from purenn.arrays import Array, describe, frozen, locked, namespace
+from purenn.records import record
+from purenn.trees import replaced, tree_leaves
+
+L = TypeVar("L")
+Layer: TypeAlias = Any
+"""The annotation for a field that holds a layer: a record of any kind."""
+
+Pullback: TypeAlias = Callable[[Array], tuple[Any, Array]]
+
+
+@record
+class Dense:
+    """A fully connected layer: ``y = activation(x @ weights + biases)``.
+
+    Attributes
+    ----------
+    weights : array, (fan_in, fan_out)
+        float32 or float64.
+    biases : array, (fan_out,)
+        Of the same dtype.
+    activation : Activation
+        Applied to the pre-activations.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not both float32 or both float64, or the activation is no Activation.
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.Dense(np.zeros((3, 2), np.float32), np.zeros(2, np.float32), nn.tanh)
+    Dense(weights=f32[3,2], biases=f32[2], activation=tanh)
+    """
+
+    weights: Array
+    biases: Array
+    activation: Activation
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.activation, Activation):
+            raise TypeError(f"activation is {self.activation!r}, but must be an Activation such as purenn.relu")
+        weights, biases = self.weights, self.biases
+        if weights.ndim != 2 or biases.ndim != 1 or weights.shape[1:] != biases.shape:
+            raise ValueError(
+                f"weights are {describe(weights)} and biases {describe(biases)}, "
+                "but must have the shapes (fan_in, fan_out) and (fan_out,)"
+            )
+        _check_dtypes(self)
+
+    @property
+    def fan_in(self) -> int:
+        """The number of inputs."""
+        return int(self.weights.shape[0])
+
+    @property
+    def fan_out(self) -> int:
+        """The number of outputs."""
+        return int(self.weights.shape[1])
+
+
+@record
+class Params:
+    """A network: layers applied one after the other. It is a layer itself, so networks nest.
+
+    Attributes
+    ----------
+    layers : tuple of layers
+        At least one. Where two neighbours have ``fan_out`` and ``fan_in``, these must agree.
+
+    Raises
+    ------
+    TypeError
+        If a layer is no record, or the parameters are not all float32 or all float64.
+    ValueError
+        If there is no layer, or neighbours do not fit.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
+    Params(layers=(
+        Dense(weights=f32[784,128], biases=f32[128], activation=tanh),
+        Dense(weights=f32[128,10], biases=f32[10], activation=softmax),
+    ))
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.layers, tuple) or not self.layers:
+            raise ValueError(f"layers is {self.layers!r:.60}, but must be a tuple of at least one layer")
+        for number, layer in enumerate(self.layers, start=1):
+            if not hasattr(layer, "__children__"):
+                raise TypeError(f"layer {number} is {layer!r:.60}, but must be a record such as purenn.Dense")
+        for number, (layer, following) in enumerate(zip(self.layers, self.layers[1:], strict=False), start=1):
+            given, taken = getattr(layer, "fan_out", None), getattr(following, "fan_in", None)
+            if given is not None and taken is not None and given != taken:
+                raise ValueError(f"layer {number + 1} takes {taken} features, but layer {number} gives {given}")
+        _check_dtypes(self)
+
+    @property
+    def fan_in(self) -> int | None:
+        """The number of inputs, if the first layer says."""
+        return getattr(self.layers[0], "fan_in", None)
+
+    @property
+    def fan_out(self) -> int | None:
+        """The number of outputs, if the last layer says."""
+        return getattr(self.layers[-1], "fan_out", None)
+
+    def __repr__(self) -> str:
+        lines = ",\n".join(map(repr, self.layers)).replace("\n", "\n    ")
+        return f"Params(layers=(\n    {lines},\n))"
+
+
+def _check_dtypes(layer: Layer) -> None:
+    leaves = tree_leaves(layer)
+    kinds = {describe(leaf).partition("[")[0] for leaf in leaves}
+    if len(kinds) > 1 or kinds - {"f32", "f64"}:
+        raise TypeError(
+            f"{type(layer).__name__} has the arrays {', '.join(map(describe, leaves))}, "
+            "but parameters must be all float32 or all float64; np.asarray(..., dtype=np.float32) converts one"
+        )
+
+
+# The two rules
+
+
+@singledispatch
+def forward(layer: Layer, x: Array) -> Array:
+    """Apply a layer or a network to a batch.
+
+    ``Dense``: ``activation(x @ weights + biases)``. ``Params``: one layer after the other.
+
+    Parameters
+    ----------
+    layer : Params, Dense, or any record registered with ``forward.register``
+    x : array, (n, fan_in)
+        One example a row, of a float type; converted to that of the parameters. ``n`` may be 0.
+
+    Returns
+    -------
+    array, (n, fan_out)
+        Read-only, of the dtype of the parameters. For a network that ends in softmax: the probability of each class.
+
+    Raises
+    ------
+    ValueError
+        If the rank or the number of features is wrong.
+    TypeError
+        If ``x`` is not an array of floats, or no rule is registered for the layer.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> params = nn.init(0, sizes=(4, 3, 2), activations=(nn.tanh, nn.softmax))
+    >>> nn.forward(params, np.zeros((1, 4), np.float32))
+    array([[0.5, 0.5]], dtype=float32)
+    """
+    raise _no_rule("forward", layer)
+
+
+@singledispatch
+def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
+    """Apply a layer or a network to a batch, and return how gradients are pulled back through it.
+
+    With ``y = forward(layer, x)``, ``pullback(dy)`` multiplies ``dy`` by the transposed Jacobian of ``y``: if ``dy`` is
+    the gradient of some scalar with respect to ``y``, it gives those with respect to the layer and to ``x``.
+    ``Dense``: with ``dz = dy * activation'(z)``, these are ``x.T @ dz``, ``sum(dz)`` over the batch, and
+    ``dz @ weights.T``. ``Params``: the chain rule, the last layer first (Rumelhart, Hinton & Williams 1986).
+
+    Parameters
+    ----------
+    layer : Params, Dense, or any record registered with ``vjp.register``
+    x : array, (n, fan_in)
+        As for ``forward``.
+
+    Returns
+    -------
+    y : array, (n, fan_out)
+        What ``forward(layer, x)`` gives.
+    pullback : callable
+        ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and an array like ``x``. It may be called often.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for ``forward``; and by the pullback, if ``dy`` does not have the shape of ``y``.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> layer = nn.Dense([[1.0], [2.0]], [0.0], nn.identity)
+    >>> y, pullback = nn.vjp(layer, np.asarray([[3.0, 4.0]]))
+    >>> gradient, dx = pullback(np.ones_like(y))
+    >>> gradient.weights, dx
+    (array([[3.],
+           [4.]]), array([[1., 2.]]))
+    """
+    raise _no_rule("vjp", layer)
+
+
+@singledispatch
+def parameter_vjp(layer: Layer, x: Array) -> tuple[Array, Callable[[Array], Any]]:
+    """Do what ``vjp`` does, with a pullback that gives the gradient of the layer alone.
+
+    What nobody asked for is not computed: the gradient with respect to a network's input costs as much as its first
+    layer. A rule of its own is optional; without one, this calls ``vjp``. ``x`` must not change before the pullback is
+    called (``vjp`` makes sure of that with a copy where one is needed).
+    """
+    y, pullback = vjp(layer, x)
+    return y, lambda dy: pullback(dy)[0]
+
+
+def _no_rule(function: str, layer: object) -> TypeError:
+    return TypeError(
+        f"{function} has no rule for {type(layer).__name__}; purenn.{function}.register adds one for a record class"
+    )
+
+
+# Dense
+
+
+@forward.register
+def _(layer: Dense, x: Array) -> Array:
+    x = _checked_input(layer, x)
+    return locked(layer.activation(x @ layer.weights + layer.biases))
+
+
+@vjp.register
+def _(layer: Dense, x: Array) -> tuple[Array, Pullback]:
+    y, backward = _dense_vjp(layer, frozen(x))
+
+    def pullback(dy: Array) -> tuple[Dense, Array]:
+        gradient, dz = backward(dy)
+        return gradient, locked(dz @ layer.weights.T)
+
+    return y, pullback
+
+
+@parameter_vjp.register
+def _(layer: Dense, x: Array) -> tuple[Array, Callable[[Array], Dense]]:
+    y, backward = _dense_vjp(layer, x)
+    return y, lambda dy: backward(dy)[0]
+
+
+def _dense_vjp(layer: Dense, x: Array) -> tuple[Array, Callable[[Array], tuple[Dense, Array]]]:
+    """Return the output, and the function that gives the gradients of the layer and of the pre-activations."""
+    x = _checked_input(layer, x)
+    z = x @ layer.weights + layer.biases
+    y = locked(layer.activation(z))
+
+    def backward(dy: Array) -> tuple[Dense, Array]:
+        if dy.shape != y.shape:
+            raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
+        dz = layer.activation.pullback(z, y, _as_floats(dy, y.dtype))
+        biases = namespace(dz).sum(dz, axis=0)
+        return replaced(layer, weights=locked(x.T @ dz), biases=locked(biases)), dz
+
+    return y, backward
+
+
+def _checked_input(layer: Dense, x: Array) -> Array:
+    """Return a batch in the dtype of the layer, or raise the error that says what is wrong with it."""
+    _check_features(layer, x, "the layer")
+    return _as_floats(x, layer.weights.dtype)
+
+
+def _check_features(layer: Layer, x: Array, name: str) -> None:
+    namespace(x)
+    if x.ndim != 2:
+        raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); one example is x[None, :]")
+    if x.shape[1] != layer.fan_in:
+        raise ValueError(f"x has {x.shape[1]} features, but {name} takes {layer.fan_in}")
+
+
+def _as_floats(x: Array, dtype: Any) -> Array:
+    if x.dtype == dtype:
+        return x
+    xp = namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise TypeError(
+            f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and x.astype(np.float32) / 255 "
+            "scales pixels of 0 to 255 to the [0, 1] that networks learn from"
+        )
+    return xp.astype(x, dtype)
+
+
+# Params
+
+
+@forward.register
+def _(network: Params, x: Array) -> Array:
+    _check_first(network, x)
+    for layer in network.layers:
+        x = forward(layer, x)
+    return x
+
+
+@vjp.register
+def _(network: Params, x: Array) -> tuple[Array, Pullback]:
+    _check_first(network, x)
+    pullbacks = []
+    for layer in network.layers:
+        x, pullback = vjp(layer, x)
+        pullbacks.append(pullback)
+
+    def backward(dy: Array) -> tuple[Params, Array]:
+        gradients = []
+        for pullback in reversed(pullbacks):
+            gradient, dy = pullback(dy)
+            gradients.append(gradient)
+        return replaced(network, layers=tuple(reversed(gradients))), dy
+
+    return x, backward
+
+
+@parameter_vjp.register
+def _(network: Params, x: Array) -> tuple[Array, Callable[[Array], Params]]:
+    _check_first(network, x)
+    first, *others = network.layers
+    x, first_pullback = parameter_vjp(first, x)
+    if not others:
+        return x, lambda dy: replaced(network, layers=(first_pullback(dy),))
+    y, pullback = vjp(replaced(network, layers=tuple(others)), x)
+
+    def backward(dy: Array) -> Params:
+        gradients, dx = pullback(dy)
+        return replaced(network, layers=(first_pullback(dx), *gradients.layers))
+
+    return y, backward
+
+
+def _check_first(network: Params, x: Array) -> None:
+    if network.fan_in is not None:
+        _check_features(network, x, "the first layer")
+
+
+# The output: losses start from its pre-activations
+
+
+def output_activation(network: Layer) -> Activation | None:
+    """Return the activation that a network ends with; None if its last layer is not ``Dense``."""
+    while isinstance(network, Params):
+        network = network.layers[-1]
+    return network.activation if isinstance(network, Dense) else None
+
+
+def with_output_activation(network: L, activation: Activation) -> L:
+    """Return the same network with another activation at its end; with ``identity``, it computes pre-activations."""
+    if isinstance(network, Params):
+        *others, last = network.layers
+        return replaced(network, layers=(*others, with_output_activation(last, activation)))
+    return replaced(network, activation=activation)

@@ -1,0 +1,250 @@
+"""Where do digits come from? IDX files, the bundled digits, the download."""
+
+import gzip
+import importlib
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from purenn.arrays import Array, locked
+from purenn.records import record
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mirrors serve
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+
+TIMEOUT = 10  # seconds, to connect to a mirror and between the packets it sends
+
+
+@record
+class Dataset:
+    """Images and what they show, to train with and to test with.
+
+    Attributes
+    ----------
+    train_images, test_images : array, (n, rows * columns)
+        float32; 0 is paper, 1 is ink.
+    train_labels, test_labels : array, (n,)
+        int64; which digit it is.
+    image_shape : tuple of int
+        ``(rows, columns)``.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.mnist.digits().image_shape
+    (8, 8)
+    """
+
+    train_images: Array
+    train_labels: Array
+    test_images: Array
+    test_labels: Array
+    image_shape: tuple[int, int]
+
+
+def digits() -> Dataset:
+    """Return the bundled digits: 1,797 of 8x8 pixels, the last fifth for testing.
+
+    Source: Alpaydin & Kaynak 1998, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49 (CC BY 4.0).
+
+    Returns
+    -------
+    Dataset
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.mnist.digits()
+    Dataset(train_images=f32[1438,64], train_labels=i64[1438], test_images=f32[359,64], test_labels=i64[359], \
+image_shape=(8, 8))
+    """
+    return load(Path(__file__).parent / "data")
+
+
+def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
+    """Read a data set in the format of MNIST: four IDX files, each with or without ``.gz``.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Where ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+        ``t10k-labels-idx1-ubyte`` are. Without it: MNIST (LeCun, Cortes & Burges; 60,000 and 10,000 digits of 28x28
+        pixels) from the user's cache directory, downloaded once. That needs ``pip install "purenn[examples]"``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory does not hold the four files.
+    ValueError
+        If a file is damaged, or images and labels do not match.
+    ConnectionError
+        If no mirror gives the files.
+    ImportError
+        If a download needs the package that is missing.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.mnist.load("no such directory")
+    Traceback (most recent call last):
+    FileNotFoundError: no such directory has neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte
+    """
+    paths = _downloaded() if directory is None else [_existing(Path(directory), name) for name in FILES]
+    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
+    _check_pair(paths[0], train_images, paths[1], train_labels)
+    _check_pair(paths[2], test_images, paths[3], test_labels)
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise ValueError(
+            f"{paths[0]} has images of {train_images.shape[1:]} pixels, {paths[2]} of {test_images.shape[1:]}"
+        )
+    return Dataset(
+        _pixels(train_images),
+        locked(train_labels.astype(np.int64)),
+        _pixels(test_images),
+        locked(test_labels.astype(np.int64)),
+        train_images.shape[1:],
+    )
+
+
+def _check_pair(image_path: Path, images: Array, label_path: Path, labels: Array) -> None:
+    for path, array, rank, what in ((image_path, images, 3, "images"), (label_path, labels, 1, "labels")):
+        if array.ndim != rank or array.dtype != np.uint8:
+            raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not {what}: uint8 with {rank} axes")
+    if len(images) != len(labels):
+        raise ValueError(f"{image_path} has {len(images):,} images, but {label_path} {len(labels):,} labels")
+
+
+def _pixels(images: Array) -> Array:
+    rows = images.reshape(len(images), math.prod(images.shape[1:]))
+    return locked(np.divide(rows, np.float32(255), dtype=np.float32))
+
+
+def _existing(directory: Path, name: str) -> Path:
+    for path in (directory / name, directory / name.removesuffix(".gz")):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{directory} has neither {name} nor {name.removesuffix('.gz')}")
+
+
+def _downloaded() -> list[Path]:
+    """Return the paths of MNIST's files in the user's cache, after downloading those that are missing."""
+    try:
+        pooch: Any = importlib.import_module("pooch")
+    except ImportError as error:
+        raise ImportError('downloading MNIST needs pooch: pip install "purenn[examples]"') from error
+    return [_fetched(pooch, name) for name in FILES]
+
+
+def _fetched(pooch: Any, name: str) -> Path:
+    failures = []
+    for mirror in MIRRORS:
+        try:
+            return Path(
+                pooch.retrieve(
+                    mirror + name,
+                    known_hash=FILES[name],
+                    fname=name,
+                    path=pooch.os_cache("purenn"),
+                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+                )
+            )
+        except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash
+            failures.append(f"{mirror}: {error}")
+    raise ConnectionError(
+        f"cannot download {name} from any mirror; either download MNIST elsewhere and name its directory "
+        "(nn.mnist.load(DIR), --data DIR), or use the bundled digits (nn.mnist.digits(), --data digits). Tried:\n  "
+        + "\n  ".join(failures)
+    )
+
+
+# IDX: two zero bytes, the element type, the rank, the size of every axis, the elements; all numbers big-endian
+
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_CHUNK = 1 << 20
+_DEFLATE_LIMIT = 1032  # a byte of a deflate stream makes at most so many (zlib's technical notes)
+
+
+def read_idx(path: str | os.PathLike[str]) -> Array:
+    """Read an IDX file, gzip-compressed or not, of any element type and rank.
+
+    Parameters
+    ----------
+    path : path
+        The file. Compression is recognized by content.
+
+    Returns
+    -------
+    array
+        uint8, int8, int16, int32, float32 or float64, in native byte order, read-only.
+
+    Raises
+    ------
+    ValueError
+        If the file is no IDX file, or damaged: its header wrong, its body shorter or longer than the header says, its
+        gzip stream corrupt.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> import pathlib, purenn as nn, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory) / "labels"
+    ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+    ...     nn.mnist.read_idx(path)
+    array([7, 2, 1], dtype=uint8)
+    """
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        size = os.fstat(file.fileno()).st_size
+        try:
+            if is_gzip:
+                with gzip.open(file) as stream:
+                    return _parsed(stream, size * _DEFLATE_LIMIT)
+            return _parsed(file, size)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is no intact IDX file: {error}") from error
+
+
+def _parsed(stream: BinaryIO | gzip.GzipFile, limit: int) -> Array:
+    """Read an array from a stream that cannot give more bytes than a limit."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+        raise ValueError(f"it starts with {magic!r}, not with two zero bytes, an element type, and a rank")
+    dtype, rank = np.dtype(_TYPES[magic[2]]), magic[3]
+    header = stream.read(4 * rank)
+    if len(header) < 4 * rank:
+        raise ValueError(f"its header ends before the sizes of its {rank} axes")
+    shape = struct.unpack(f">{rank}I", header)
+    expected = math.prod(shape) * dtype.itemsize
+    if expected > limit:
+        raise ValueError(f"its header promises {expected:,} bytes of elements, more than such a file can hold")
+    body = bytearray()
+    while len(body) <= expected and (chunk := stream.read(_CHUNK)):
+        body += chunk
+    if len(body) != expected:
+        there = f"{len(body):,}" if len(body) < expected else "more"
+        raise ValueError(f"its header promises {expected:,} bytes of elements, but there are {there}")
+    elements = np.frombuffer(body, dtype).reshape(shape)
+    return locked(elements.astype(dtype.newbyteorder("=")))

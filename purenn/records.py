@@ -1,0 +1,224 @@
+"""What makes a record immutable, comparable, picklable, and a vector?"""
+
+import collections.abc
+import operator
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import attrs
+import numpy as np
+
+from purenn.arrays import (
+    Array,
+    check_alike,
+    check_scalar,
+    describe,
+    frozen,
+    is_array,
+    locked,
+    namespace,
+    scalar_like,
+)
+from purenn.trees import tree_map
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
+def record(cls: type[T]) -> type[T]:
+    """Make a class a record: a frozen, slotted attrs class whose arrays are read-only, and which is a vector.
+
+    Annotations say what a field is. One annotated ``purenn.Array`` is an array: made read-only (copied if the caller
+    could still write to it), compared by dtype, shape and value (NaN equals NaN), and shown as ``f32[784,128]``. One
+    whose annotation mentions ``Array``, ``Any`` or a record that has arrays is a tree of arrays. Any other field is
+    static: a hashable value, such as an activation or a stride, that arithmetic leaves alone.
+
+    For records ``a`` and ``b`` of the same structure and a number ``c``, the operations ``a + b``, ``a - b``, ``-a``,
+    ``c * a``, ``a * c`` and ``a / c`` work array by array and never change a dtype. Every record can be pickled.
+
+    A record validates itself in ``__attrs_post_init__``, which runs when it is made and when it is unpickled.
+
+    Parameters
+    ----------
+    cls : type
+        A class with annotated fields, as for ``attrs.define``.
+
+    Returns
+    -------
+    type
+        The record class.
+
+    Raises
+    ------
+    TypeError
+        If an annotation cannot be resolved. The new class raises it, if an array field is given something else, or a
+        static field a value that could change.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> @nn.record
+    ... class Scale:
+    ...     factors: nn.Array
+    ...     name: str = "scale"
+    >>> Scale([1.0, 2.0]) + 3 * Scale([1.0, 1.0])
+    Scale(factors=f64[2], name='scale')
+    """
+    for name, attribute in _ATTRIBUTES.items():
+        if name not in vars(cls):
+            setattr(cls, name, attribute)
+    new = attrs.define(cls, frozen=True, slots=True, field_transformer=_configure)
+    fields = attrs.fields(new)  # type: ignore[arg-type]
+    new.__fields__ = tuple(field.name for field in fields)  # type: ignore[attr-defined]
+    new.__children__ = tuple(field.name for field in fields if field.metadata["child"])  # type: ignore[attr-defined]
+    new.__statics__ = tuple(field.name for field in fields if not field.metadata["child"])  # type: ignore[attr-defined]
+    return new
+
+
+# What a field is
+
+
+def _configure(cls: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.Attribute[Any]"]:
+    """Set every field's converter, validator, comparison and repr from its annotation (attrs' field_transformer)."""
+    try:
+        annotations = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
+    return [
+        field if field.inherited else _configured(field, annotations[field.name])  # type: ignore[attr-defined]
+        for field in fields
+    ]
+
+
+def _configured(field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attribute[Any]":
+    child = _holds_arrays(annotation)
+    hooks: dict[str, Any] = {"metadata": {**field.metadata, "child": child}}
+    if not child:
+        validators: list[Any] = [_check_static]
+    elif annotation in (Array, Array | None):
+        validators = [_check_array]
+        hooks |= {"converter": _as_array, "eq_key": _ByValue, "repr": _show}
+    else:
+        validators = []
+        hooks |= {"converter": _as_tree, "eq_key": _ByValue, "repr": _show}
+    if field.converter is not None and child:
+        hooks["converter"] = attrs.converters.pipe(field.converter, hooks["converter"])
+    if field.validator is not None:
+        validators.append(field.validator)
+    return field.evolve(validator=attrs.validators.and_(*validators), **hooks)
+
+
+def _holds_arrays(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is collections.abc.Callable:
+        return False
+    return (
+        annotation is Any
+        or isinstance(annotation, TypeVar)
+        or bool(getattr(annotation, "__children__", ()))
+        or any(map(_holds_arrays, typing.get_args(annotation)))
+    )
+
+
+def _as_array(value: Any) -> Any:
+    return value if value is None else frozen(value if is_array(value) else np.asarray(value))
+
+
+def _as_tree(value: Any) -> Any:
+    return tuple(map(_as_tree, value)) if isinstance(value, (tuple, list)) else frozen(value)
+
+
+def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+        raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {value!r:.60}")
+
+
+def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{field.name} of {type(record).__name__} is static and must be hashable, which {describe(value):.60} is "
+            "not; annotate a field with arrays as purenn.Array, and give a tuple instead of a list"
+        ) from error
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if is_array(a) and is_array(b):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        return bool(namespace(a).all((a == b) | ((a != a) & (b != b))))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b)
+
+
+_ByValue = attrs.cmp_using(eq=_equal, class_name="record with arrays")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
+    return describe(value)
+
+
+# What a record can do
+
+
+def _add(a: T, b: T) -> T:
+    return tree_map(_leafwise(operator.add), a, b) if hasattr(b, "__children__") else NotImplemented
+
+
+def _subtract(a: T, b: T) -> T:
+    return tree_map(_leafwise(operator.sub), a, b) if hasattr(b, "__children__") else NotImplemented
+
+
+def _leafwise(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    def combine(a: Array, b: Array) -> Array:
+        check_alike(a, b)
+        return locked(operation(a, b))
+
+    return combine
+
+
+def _negative(a: T) -> T:
+    return tree_map(lambda leaf: locked(-leaf), a)
+
+
+def _times(a: T, c: Any) -> T:
+    c = check_scalar("the factor", c)
+    return tree_map(lambda leaf: locked(scalar_like(c, leaf) * leaf), a)
+
+
+def _over(a: T, c: Any) -> T:
+    c = check_scalar("the divisor", c)
+    return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), a)
+
+
+def reduce_record(self: Any) -> tuple[Any, ...]:
+    """Say how to pickle a record: by its class and the fields to make it from."""
+    fields = attrs.fields(type(self))
+    return _restored, (type(self), {field.alias: getattr(self, field.name) for field in fields})
+
+
+def _restored(cls: type[T], fields: dict[str, Any]) -> T:
+    """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
+    return cls(**{name: tree_map(locked, value) for name, value in fields.items()})
+
+
+def _itself(self: T, memo: object = None) -> T:
+    return self
+
+
+_ATTRIBUTES: dict[str, Any] = {
+    "__add__": _add,
+    "__sub__": _subtract,
+    "__neg__": _negative,
+    "__mul__": _times,
+    "__rmul__": _times,
+    "__truediv__": _over,
+    "__array_ufunc__": None,  # leaves `np.float64(2) * record` to the record
+    "__reduce__": reduce_record,
+    "__copy__": _itself,
+    "__deepcopy__": _itself,
+}
