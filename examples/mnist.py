@@ -54,7 +54,7 @@ def cosine_decay(lr, progress):
 
 
 def noisy_copies(seed, x, y, copies, noise):
-    """Return every example several times, with Gaussian noise: the more kinds of images, the less is learnt by heart."""
+    """Return every example several times, each with other Gaussian noise, so that fewer are learnt by heart."""
     if copies == 1 and noise == 0:
         return x, y
     x, y = np.tile(x, (copies, 1)), np.tile(y, copies)
@@ -82,6 +82,11 @@ def train_until_convergence(params, training, validation, options):
     return epochs
 
 
+def quality(epoch):
+    """Return what makes the parameters of one epoch better than those of another."""
+    return epoch.validation_accuracy, -epoch.validation_loss
+
+
 def load_data(source):
     """Return the data set that ``--data`` names; without it MNIST, or else the bundled digits."""
     if source == "digits":
@@ -98,7 +103,7 @@ def load_data(source):
 def draw_learning_curves(epochs, path):
     """Draw losses and validation accuracy over the epochs."""
     numbers = range(1, len(epochs) + 1)
-    best = min(numbers, key=lambda number: epochs[number - 1].validation_loss)
+    best = epochs.index(max(epochs, key=quality)) + 1
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [epoch.loss for epoch in epochs], "o-", ms=4, label="training (running)")
@@ -150,29 +155,52 @@ def draw_mistakes(images, labels, probabilities, shape, path):
 def draw_weights(weights, shape, path):
     """Draw what every unit of the first layer looks for: ink in red places speaks for it, in blue places against."""
     columns = 16
-    rows = min(8, math.ceil(weights.shape[1] / columns))
-    limit = np.quantile(np.abs(weights), 0.995)
-    figure = Figure(figsize=(9, 0.9 + 0.54 * rows), layout="constrained")
-    figure.suptitle(f"Weights of the first layer, one image a unit ({min(rows * columns, weights.shape[1])} units)")
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in all_axes:
-        axes.axis("off")
-    for axes, unit in zip(figure.axes, weights.T, strict=False):
-        image = axes.imshow(unit.reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="weight")
+    units = weights.T[: 8 * columns].reshape(-1, *shape)
+    rows = math.ceil(len(units) / columns)
+    tiles = np.full((rows * columns, shape[0] + 2, shape[1] + 2), np.nan)  # a frame of paper around every unit
+    tiles[: len(units), 1:-1, 1:-1] = units
+    picture = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2).reshape(rows * tiles.shape[1], -1)
+    limit = np.quantile(np.abs(weights), 0.998)
+    figure = Figure(figsize=(9, 1 + 0.5 * rows), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_title(f"Weights of the first layer: one image for each of {len(units)} units")
+    image = axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    figure.colorbar(image, shrink=0.8, label="weight")
     figure.savefig(path, dpi=120)
+
+
+def natural(text):
+    """Return the number that an option gives, if it is an integer of at least 0."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def positive(text):
+    """Return the number that an option gives, if it is an integer of at least 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def learning_rate(text):
+    """Return the number that an option gives, if it is finite and above 0."""
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
 
 
 def main():
     """Train, evaluate on the test digits, and write down what came out."""
     parser = argparse.ArgumentParser(description="Learn handwritten digits with a network of three layers.")
     parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files, or 'digits' for the bundled ones")
-    parser.add_argument("--sizes", type=int, nargs=2, default=(128, 64), help="units of the two hidden layers")
-    parser.add_argument("--epochs", type=int, default=15, help="at most so many")
-    parser.add_argument("--patience", type=int, default=5, help="stop after so many epochs without improvement")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.5, help="learning rate at the start; it decays to 0")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sizes", type=positive, nargs=2, default=(128, 64), help="units of the two hidden layers")
+    parser.add_argument("--epochs", type=positive, default=10, help="at most so many")
+    parser.add_argument("--patience", type=positive, default=5, help="stop after so many epochs without improvement")
+    parser.add_argument("--batch-size", type=positive, default=32)
+    parser.add_argument("--lr", type=learning_rate, default=0.3, help="learning rate at the start; it decays to 0")
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results are written")
     parser.add_argument("--no-plots", action="store_true")
     options = parser.parse_args()
@@ -184,7 +212,7 @@ def main():
 
     # 1,438 digits are few, and other people wrote those of the test: noise makes more of them.
     few = len(data.train_images) < 10_000
-    options.copies, options.noise = (10, 0.3) if few else (1, 0)
+    options.copies, options.noise = (20, 0.3) if few else (1, 0)
     held_out = len(data.train_images) // 12
     training = data.train_images[:-held_out], data.train_labels[:-held_out]
     validation = data.train_images[-held_out:], data.train_labels[-held_out:]
@@ -198,7 +226,7 @@ def main():
     seconds = time.perf_counter() - start
     if not epochs:
         sys.exit("error: no epoch was finished, so there is nothing to keep")
-    best = min(epochs, key=lambda epoch: epoch.validation_loss).params
+    best = max(epochs, key=quality).params
     with open(options.output / "params.pickle", "wb") as file:
         pickle.dump(best, file)
     print(f"the best parameters are in {options.output / 'params.pickle'}")

@@ -66,7 +66,7 @@ def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 def _sigmoid(z: Array) -> Array:
     xp = namespace(z)
-    return xp.exp(-xp.logaddexp(0, -z))
+    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(-xp.abs(z)))
 
 
 def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -98,8 +98,9 @@ relu = Activation("relu", _relu, _relu_pullback)
 """Rectified linear unit, ``max(z, 0)`` (Nair & Hinton 2010). Derivative: 1 where ``z > 0``, else 0 (also at 0)."""
 
 sigmoid = Activation("sigmoid", _sigmoid, _sigmoid_pullback)
-"""Logistic function, ``1 / (1 + exp(-z))``, with values in (0, 1); computed as ``exp(-log(exp(0) + exp(-z)))``, which
-neither overflows nor loses the small values. Derivative: ``sigmoid(z) (1 - sigmoid(z))``."""
+"""Logistic function, ``1 / (1 + exp(-z))``, with values in (0, 1); computed as
+``exp(min(z, 0)) / (1 + exp(-|z|))``, which neither overflows nor loses small values. Derivative:
+``sigmoid(z) (1 - sigmoid(z))``."""
 
 identity = Activation("identity", _identity, _identity_pullback)
 """The identity, ``z``. Derivative: 1."""

@@ -322,7 +322,8 @@ def _cross_entropies(logits: Array, targets: Array) -> Array:
 
 
 def _binary_cross_entropies(logits: Array, targets: Array) -> Array:
-    return namespace(logits).logaddexp(0, logits) - targets * logits
+    xp = namespace(logits)
+    return xp.maximum(logits, 0) + xp.log1p(xp.exp(-xp.abs(logits))) - targets * logits
 
 
 def _half_squared_errors(values: Array, targets: Array) -> Array:

@@ -196,14 +196,19 @@ def _over(a: T, c: Any) -> T:
 
 
 def reduce_record(self: Any) -> tuple[Any, ...]:
-    """Say how to pickle a record: by its class and the fields to make it from."""
-    fields = attrs.fields(type(self))
-    return _restored, (type(self), {field.alias: getattr(self, field.name) for field in fields})
+    """Say how to pickle a record: by its class and its fields."""
+    return _restored, (type(self), {name: getattr(self, name) for name in self.__fields__})
 
 
 def _restored(cls: type[T], fields: dict[str, Any]) -> T:
     """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
-    return cls(**{name: tree_map(locked, value) for name, value in fields.items()})
+    new = object.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(new, name, tree_map(locked, value))
+    attrs.validate(new)  # type: ignore[arg-type]
+    if hasattr(new, "__attrs_post_init__"):
+        new.__attrs_post_init__()
+    return new
 
 
 def _itself(self: T, memo: object = None) -> T:

@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# CI is slow at times, and a test must not fail for that; the examples of a run can be repeated.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")

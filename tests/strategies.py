@@ -1,0 +1,46 @@
+"""Random networks and data for them."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+import purenn as nn
+
+ACTIVATIONS = (nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax)
+OUTPUTS = (nn.softmax, nn.sigmoid, nn.identity)
+
+dtypes = st.sampled_from([np.float32, np.float64])
+seeds = st.integers(0, 2**32)
+
+
+@st.composite
+def networks(draw, dtype=dtypes, hidden=ACTIVATIONS, outputs=OUTPUTS, max_width=20):
+    """Networks of 1 to 5 layers with random biases, so that none of them stands out."""
+    sizes = draw(st.lists(st.integers(1, max_width), min_size=2, max_size=6))
+    activations = [*draw(st.lists(st.sampled_from(hidden), min_size=len(sizes) - 2, max_size=len(sizes) - 2))]
+    params = nn.init(draw(seeds), sizes, [*activations, draw(st.sampled_from(outputs))], dtype=draw(dtype))
+    random = np.random.default_rng(draw(seeds))
+    return nn.tree_map(lambda p: p + 0.1 * random.standard_normal(p.shape).astype(p.dtype), params)
+
+
+@st.composite
+def problems(draw, max_rows=8, **options):
+    """A network, a batch, and targets that fit its output."""
+    params = draw(networks(**options))
+    n, random = draw(st.integers(1, max_rows)), np.random.default_rng(draw(seeds))
+    x = random.standard_normal((n, params.fan_in)).astype(params.layers[0].weights.dtype)
+    return params, x, targets(random, params, n, soft=draw(st.booleans()))
+
+
+def targets(random, params, n, soft):
+    k, output = params.fan_out, params.layers[-1].activation
+    if output == nn.identity:
+        return random.standard_normal((n, k))
+    if output == nn.sigmoid:
+        return random.random((n, k)) if soft else random.integers(0, 2, (n, k))
+    return random.dirichlet(np.ones(k), n) if soft else random.integers(0, k, n)
+
+
+def relative_error(a, b):
+    """The distance of two trees of arrays, relative to their size (at least 1e-3, below which rounding rules)."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in nn.tree_leaves(tree)]).astype(np.float64) for tree in (a, b))
+    return np.linalg.norm(a - b) / max(np.linalg.norm(a), np.linalg.norm(b), 1e-3)

@@ -1,0 +1,132 @@
+"""Bad input gets an error that says what was given and what was expected."""
+
+import numpy as np
+import pytest
+
+import purenn as nn
+
+PARAMS = nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax))
+LAYER = PARAMS.layers[0]
+X, Y = np.ones((5, 4), np.float32), np.asarray([0, 1, 0, 1, 0])
+SIGMOID = nn.init(0, (4, 2), [nn.sigmoid])
+
+
+def f32(*shape):
+    return np.zeros(shape, np.float32)
+
+
+CASES = {
+    "features": (lambda: nn.forward(PARAMS, f32(5, 3)), ValueError, "x has 3 features, but the first layer takes 4"),
+    "features, vjp": (lambda: nn.vjp(PARAMS, f32(5, 3)), ValueError, "x has 3 features, but the first layer takes 4"),
+    "features, grads": (lambda: nn.grads(PARAMS, f32(5, 3), Y), ValueError, "x has 3 features, but the first"),
+    "features, layer": (lambda: nn.forward(LAYER, f32(5, 3)), ValueError, "x has 3 features, but the layer takes 4"),
+    "rank 1": (lambda: nn.forward(PARAMS, f32(4)), ValueError, r"x has the shape \(4,\), but must be a batch"),
+    "rank 3": (lambda: nn.loss(PARAMS, f32(5, 2, 2), Y), ValueError, r"x has the shape \(5, 2, 2\)"),
+    "list": (lambda: nn.forward(PARAMS, [[1.0] * 4]), TypeError, "expected an array, got list"),
+    "integers": (lambda: nn.forward(PARAMS, np.ones((5, 4), np.uint8)), TypeError, r"got u8\[5,4\]; .* / 255"),
+    "booleans": (lambda: nn.grads(PARAMS, np.ones((5, 4), bool), Y), TypeError, r"got bool\[5,4\]"),
+    "complex": (lambda: nn.forward(PARAMS, np.ones((5, 4), complex)), TypeError, r"got c128\[5,4\]"),
+    "not a layer": (lambda: nn.forward(3, X), TypeError, "forward has no rule for int; purenn.forward.register adds"),
+    "not a layer, vjp": (lambda: nn.vjp("x", X), TypeError, "vjp has no rule for str"),
+    "dy": (lambda: nn.vjp(LAYER, X)[1](f32(5, 1)), ValueError, r"dy is f32\[5,1\], but the output .* is f32\[5,3\]"),
+    "dy integers": (lambda: nn.vjp(LAYER, X)[1](np.ones((5, 3), int)), TypeError, r"expected floats, got i64\[5,3\]"),
+    "label too large": (lambda: nn.loss(PARAMS, X, Y + 1), ValueError, "labels from 1 to 2, but must be from 0 to 1"),
+    "label negative": (lambda: nn.grads(PARAMS, X, Y - 1), ValueError, "labels from -1 to 0, but must be from 0 to 1"),
+    "labels short": (lambda: nn.grads(PARAMS, X, Y[:4]), ValueError, r"y has the shape \(4,\), but x has 5 rows"),
+    "labels scalar": (lambda: nn.loss(PARAMS, X, np.asarray(1)), TypeError, r"y is i64\[\], but must be integer labels"),
+    "labels float": (lambda: nn.loss(PARAMS, X, Y * 1.0), TypeError, r"y is f64\[5\], but must be integer labels"),
+    "labels text": (lambda: nn.loss(PARAMS, X, np.asarray(["1"] * 5)), TypeError, "but must be integer labels"),
+    "labels list": (lambda: nn.loss(PARAMS, X, [0, 1, 0, 1, 0]), TypeError, "expected an array, got list"),
+    "labels column": (lambda: nn.loss(PARAMS, X, Y[:, None]), ValueError, r"y has the shape \(5, 1\), but the output .* \(5, 2\)"),
+    "no distribution": (lambda: nn.loss(PARAMS, X, np.ones((5, 2))), ValueError, "y has a row that is no distribution"),
+    "negative share": (lambda: nn.loss(PARAMS, X, np.tile([2.0, -1.0], (5, 1))), ValueError, "no distribution"),
+    "distribution complex": (lambda: nn.loss(PARAMS, X, np.ones((5, 2), complex)), TypeError, "must be real numbers"),
+    "sigmoid labels": (lambda: nn.loss(SIGMOID, X, Y), ValueError, r"y has the shape \(5,\), but the output .* \(5, 2\)"),
+    "sigmoid range": (lambda: nn.loss(SIGMOID, X, 2 * np.ones((5, 2))), ValueError, "values from 2.0 to 2.0, but must be"),
+    "empty batch, loss": (lambda: nn.loss(PARAMS, X[:0], Y[:0]), ValueError, "the batch is empty"),
+    "empty batch, grads": (lambda: nn.grads(PARAMS, X[:0], Y[:0]), ValueError, "the batch is empty"),
+    "output": (lambda: nn.loss(LAYER, X, Y), TypeError, "Dense ends in tanh, which determines no loss; the last layer"),
+    "output, grads": (lambda: nn.grads(nn.Params((LAYER,)), X, Y), TypeError, "Params ends in tanh"),
+    "output, predict": (lambda: nn.predict(nn.mnist.digits(), X), TypeError, "Dataset ends in no dense layer"),
+    "accuracy": (lambda: nn.accuracy(nn.init(0, (4, 2), [nn.identity]), X, X[:, :2]), TypeError, "identity gives values"),
+    "layers": (lambda: nn.Params((LAYER, LAYER)), ValueError, "layer 2 takes 4 features, but layer 1 gives 3"),
+    "no layers": (lambda: nn.Params(()), ValueError, "must be a tuple of at least one layer"),
+    "layers, one": (lambda: nn.Params(LAYER), ValueError, "must be a tuple of at least one layer"),
+    "layer of ints": (lambda: nn.Params((LAYER, 3)), TypeError, "layer 2 is 3, but must be a record such as"),
+    "dtypes in layer": (lambda: nn.Dense(f32(2, 2), np.zeros(2), nn.relu), TypeError, r"Dense has the arrays f32\[2,2\], f64\[2\], but parameters"),
+    "dtypes in network": (lambda: nn.Params((LAYER, nn.Dense(np.zeros((3, 2)), np.zeros(2), nn.relu))), TypeError, "must be all float32 or all float64"),
+    "integer weights": (lambda: nn.Dense([[1]], [0], nn.relu), TypeError, r"i64\[1,1\]"),
+    "half weights": (lambda: nn.Dense(f32(1, 1).astype(np.float16), f32(1).astype(np.float16), nn.relu), TypeError, "f16"),
+    "weights rank": (lambda: nn.Dense(f32(2), f32(2), nn.relu), ValueError, r"must have the shapes \(fan_in, fan_out\)"),
+    "biases shape": (lambda: nn.Dense(f32(2, 3), f32(2), nn.relu), ValueError, r"weights are f32\[2,3\] and biases f32\[2\]"),
+    "activation": (lambda: nn.Dense(f32(2, 2), f32(2), "relu"), TypeError, "activation is 'relu', but must be an Activation"),
+    "init, activation": (lambda: nn.init(0, (2, 2), ["relu"]), TypeError, "activation is 'relu', but must be an Activation"),
+    "init, too few": (lambda: nn.init(0, (2, 2, 2), [nn.relu]), ValueError, "3 sizes and 1 activations were given"),
+    "init, no layer": (lambda: nn.init(0, (2,), []), ValueError, "1 sizes and 0 activations were given"),
+    "init, size 0": (lambda: nn.init(0, (2, 0), [nn.relu]), ValueError, r"sizes are \(2, 0\), but must all be at least 1"),
+    "init, size float": (lambda: nn.init(0, (2, 2.5), [nn.relu]), TypeError, "float"),
+    "init, dtype": (lambda: nn.init(0, (2, 2), [nn.relu], dtype=int), TypeError, "dtype is int64, but must be float32 or"),
+    "seed negative": (lambda: nn.init(-1, (2, 2), [nn.relu]), ValueError, "seed is -1, but must be an int >= 0, or a tuple"),
+    "seed float": (lambda: nn.batches(0.5, X, Y), ValueError, "seed is 0.5, but must be"),
+    "seed empty": (lambda: nn.batches((), X, Y), ValueError, r"seed is \(\), but must be"),
+    "seed None": (lambda: nn.batches(None, X, Y), ValueError, "seed is None, but must be"),
+    "batch size": (lambda: nn.batches(0, X, Y, 0), ValueError, "batch_size is 0, but must be at least 1"),
+    "batch size float": (lambda: nn.batches(0, X, Y, 2.5), TypeError, "float"),
+    "batches, lengths": (lambda: nn.batches(0, X, Y[:4]), ValueError, r"x is f32\[5,4\] and y i64\[4\], but they must have"),
+    "batches, scalar": (lambda: nn.batches(0, X, np.asarray(1)), ValueError, "one row for every example"),
+    "batches, list": (lambda: nn.batches(0, [1], Y), TypeError, "expected an array, got list"),
+    "lr NaN": (lambda: nn.sgd_step(PARAMS, PARAMS, float("nan")), ValueError, "lr is nan, but must be a finite number"),
+    "lr inf": (lambda: nn.sgd_step(PARAMS, PARAMS, np.float32("inf")), ValueError, "lr is inf"),
+    "lr text": (lambda: nn.sgd_step(PARAMS, PARAMS, "0.1"), TypeError, "lr must be a number, not '0.1'"),
+    "lr array": (lambda: nn.sgd_step(PARAMS, PARAMS, np.ones(2)), TypeError, r"lr must be a number, not f64\[2\]"),
+    "step, other network": (lambda: nn.sgd_step(PARAMS, LAYER, 0.1), ValueError, "trees differ: Params in the first, Dense"),
+    "step, other shape": (lambda: nn.sgd_step(PARAMS, nn.init(0, (4, 1, 2), (nn.tanh, nn.softmax)), 1), ValueError, "do not combine"),
+    "patience": (lambda: nn.converged([1.0], 0), ValueError, "patience is 0, but must be at least 1"),
+    "patience float": (lambda: nn.converged([1.0], 1.5), TypeError, "float"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error(case):
+    call, error, message = CASES[case]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_an_empty_batch_has_an_empty_output():
+    assert nn.forward(PARAMS, X[:0]).shape == (0, 2)
+    assert nn.predict(PARAMS, X[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.longdouble, ">f4"])
+def test_other_floats_are_converted(dtype):
+    assert np.array_equal(nn.forward(PARAMS, X.astype(dtype)), nn.forward(PARAMS, X))
+    assert nn.grads(PARAMS, X.astype(dtype), Y) == nn.grads(PARAMS, X, Y)
+
+
+@pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
+@pytest.mark.parametrize("hidden", [nn.tanh, nn.relu, nn.sigmoid, nn.softmax])
+def test_extreme_logits_stay_finite(output, hidden):
+    random = np.random.default_rng(0)
+    scale = np.float32(1e4)
+    params = nn.init(0, (4, 3), [output])
+    params = nn.Params((nn.Dense(1e4 * np.eye(4, dtype=np.float32), f32(4), hidden), scale * params.layers[0]))
+    x = random.standard_normal((6, 4)).astype(np.float32)
+    y = np.eye(3)[random.integers(0, 3, 6)]
+    for sign in (1, -1):
+        value, gradient = nn.loss_and_grads(params, sign * x, y)
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in nn.tree_leaves(gradient))
+
+
+@pytest.mark.parametrize("hidden", [nn.tanh, nn.relu, nn.sigmoid, nn.softmax, nn.identity])
+@pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
+def test_nan_in_nan_out(hidden, output):
+    params = nn.init(0, (4, 3, 2), (hidden, output))
+    x = np.where(np.arange(4) == 1, np.nan, X)
+    y = np.tile([1.0, 0.0], (5, 1))
+    assert np.isnan(nn.forward(params, x)).all() and np.isnan(nn.loss(params, x, y))
+    assert all(np.isnan(leaf).all() for leaf in nn.tree_leaves(nn.grads(params, x, y).layers[1]))
+    assert np.isnan(nn.grads(params, x, y).layers[0].weights).any()
+    if output != nn.sigmoid:
+        assert np.isnan(nn.loss(params, X, np.where(y == 1, np.nan, y)))

@@ -1,0 +1,79 @@
+"""The examples, as a person runs them."""
+
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import purenn as nn
+
+pytest.importorskip("matplotlib", reason="needs the extra 'examples'")
+pytest.importorskip("tqdm", reason="needs the extra 'examples'")
+pytest.importorskip("pooch", reason="needs the extra 'examples'")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def start(*arguments):
+    command = [sys.executable, EXAMPLES / "mnist.py", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_mnist(tmp_path):
+    process = start("--data", "digits", "--output", tmp_path, "--epochs", 2)
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert "\r" not in output
+    last = output.splitlines()[-1]
+    assert re.fullmatch(r"test accuracy \d+\.\d\d % \(\d+ of 359 wrong\), trained in \d+\.\d s", last)
+    assert float(last.split()[2]) > 85
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "params.pickle", "learning-curves.png", "confusion.png", "mistakes.png", "weights.png"
+    }  # fmt: skip
+    params = pickle.loads((tmp_path / "params.pickle").read_bytes())
+    data = nn.mnist.digits()
+    wrong = (nn.predict(params, data.test_images) != data.test_labels).sum()
+    assert f"({wrong} of 359 wrong)" in last
+
+
+def test_mnist_interrupted_keeps_the_best_parameters(tmp_path):
+    process = start("--data", "digits", "--output", tmp_path, "--epochs", 10_000, "--patience", 10_000, "--no-plots")
+    for line in process.stdout:
+        if line.startswith("epoch  2"):
+            process.send_signal(signal.SIGINT)
+            break
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert re.search(r"interrupted after \d+ epochs", output)
+    assert f"the best parameters are in {tmp_path / 'params.pickle'}" in output
+    assert isinstance(pickle.loads((tmp_path / "params.pickle").read_bytes()), nn.Params)
+
+
+def test_mnist_with_a_loss_that_is_not_finite(tmp_path):
+    process = start("--data", "digits", "--output", tmp_path, "--lr", 1e30, "--no-plots")
+    output, errors = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"epoch 1: the loss is (nan|inf); try a smaller --lr than 1e\+30", output)
+    assert "no epoch was finished" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "nowhere"), "error: nowhere has neither train-images"),
+        (("--data", "digits", "--batch-size", 0), "--batch-size"),
+        (("--data", "digits", "--epochs", 0), "--epochs"),
+        (("--data", "digits", "--lr", "nan"), "--lr"),
+        (("--data", "digits", "--seed", -1), "--seed"),
+    ],
+)
+def test_mnist_with_options_that_make_no_sense(tmp_path, arguments, message):
+    process = start(*arguments, "--output", tmp_path)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert message in errors
+    assert "Traceback" not in errors

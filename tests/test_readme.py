@@ -1,0 +1,17 @@
+"""Every Python block of the README runs, in the order in which a reader meets them."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_every_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = README.read_text()
+    names = {}
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert blocks
+    for block in blocks:
+        line = text[: block.start()].count("\n") + 1
+        exec(compile("\n" * line + block.group(1), str(README), "exec"), names)

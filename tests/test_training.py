@@ -1,0 +1,74 @@
+"""Where parameters come from, in which order examples are seen, and when to stop."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import purenn as nn
+from tests.strategies import seeds
+
+
+@given(seeds, st.integers(0, 50), st.integers(1, 60))
+def test_batches_are_a_permutation_of_the_examples(seed, n, batch_size):
+    x, y = np.arange(2 * n).reshape(n, 2), np.arange(n)
+    batches = list(nn.batches(seed, x, y, batch_size))
+    assert [len(yb) for _, yb in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert len(batches) == -(-n // batch_size)
+    assert all(np.array_equal(xb, x[yb]) for xb, yb in batches)
+    assert sorted(label for _, yb in batches for label in yb.tolist()) == list(range(n))
+
+
+def test_seeds_are_all_different():
+    x = np.arange(100)
+    seeds = [0, 1, (0, 1), (1, 0), (0, 0), (1, 0, 0), 2**40, np.int64(7)]
+    orders = {next(nn.batches(seed, x, x, 100))[1].tobytes() for seed in seeds}
+    assert len(orders) == len(seeds)
+    assert next(nn.batches(7, x, x, 100))[1].tobytes() in orders
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_init_has_the_variance_of_its_source(dtype):
+    params = nn.init(0, (300, 400, 500), (nn.relu, nn.tanh), dtype)
+    he, glorot = (layer.weights for layer in params.layers)
+    assert he.dtype == glorot.dtype == dtype
+    assert he.std() == pytest.approx(np.sqrt(2 / 300), rel=0.02)
+    assert np.abs(he).max() > 3 * he.std(), "normal"
+    limit = np.sqrt(6 / 900)
+    assert 0.99 * limit < np.abs(glorot).max() <= limit, "uniform"
+    assert glorot.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
+    assert not params.layers[0].biases.any()
+
+
+def test_init_of_both_dtypes_is_the_same_network():
+    single, double = (nn.init(3, (5, 4), [nn.tanh], dtype) for dtype in ("float32", "float64"))
+    assert single == nn.tree_map(lambda p: p.astype(np.float32), double)
+    assert nn.init((3, 1), (5, 4), [nn.tanh]) != single
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "expected"),
+    [
+        ([], 1, False),
+        ([1], 1, False),
+        ([1, 1], 1, True),
+        ([2, 1], 1, False),
+        ([1, 2, 0.5], 2, False),
+        ([1, 2, 3], 2, True),
+        ([1, 2, 3], 3, False),
+        ([3, 1, 2, 2, 0.9, 1, 1], 3, False),
+        ([1, np.nan], 1, True),
+        ([np.nan, 1], 1, False),
+        ([np.nan, np.nan], 1, True),
+    ],
+)
+def test_converged(losses, patience, expected):
+    assert nn.converged(iter(losses), patience) is expected
+
+
+@given(seeds)
+def test_a_step_is_its_formula(seed):
+    random = np.random.default_rng(seed)
+    p, g = random.standard_normal((2, 3, 4))
+    np.testing.assert_allclose(nn.sgd_step((p,), (g,), lr=0.3)[0], p - 0.3 * g, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(nn.sgd_step(p, g, lr=np.asarray(0.3)), p - 0.3 * g, rtol=1e-12, atol=1e-15)
