@@ -30,22 +30,36 @@ class Epoch(NamedTuple):
     validation_loss: float
     validation_accuracy: float
 
+    def __str__(self):
+        return (
+            f"loss {self.loss:.4f}, validation loss {self.validation_loss:.4f}, "
+            f"validation accuracy {self.validation_accuracy:.2%}"
+        )
+
 
 def train(params, training, validation, options):
     """Train by gradient descent on batches, and yield an Epoch after each."""
     steps = math.ceil(options.copies * len(training[0]) / options.batch_size)
+    so_far = None
     for epoch in range(options.epochs):
         x, y = noisy_copies((options.seed, epoch), *training, options.copies, options.noise)
         batches = nn.batches((options.seed, epoch), x, y, options.batch_size)
-        progress = tqdm(batches, f"epoch {epoch + 1}", steps, leave=False, disable=not sys.stderr.isatty())
+        progress = tqdm(
+            batches,
+            f"epoch {epoch + 1:2}",
+            steps,
+            leave=False,
+            postfix=so_far and str(so_far),
+            disable=not sys.stderr.isatty(),
+        )
         losses = []
         for step, (xb, yb) in enumerate(progress, start=epoch * steps):
             loss, gradient = nn.loss_and_grads(params, xb, yb)
             params = nn.sgd_step(params, gradient, lr=cosine_decay(options.lr, step / (options.epochs * steps)))
             losses.append(loss)
-        yield Epoch(
-            params, float(np.mean(losses)), float(nn.loss(params, *validation)), nn.accuracy(params, *validation)
-        )
+        figures = np.mean(losses), nn.loss(params, *validation), nn.accuracy(params, *validation)
+        so_far = Epoch(params, *map(float, figures))
+        yield so_far
 
 
 def cosine_decay(lr, progress):
@@ -70,11 +84,7 @@ def train_until_convergence(params, training, validation, options):
                 print(f"epoch {len(epochs) + 1}: the loss is {epoch.loss}; try a smaller --lr than {options.lr}")
                 break
             epochs.append(epoch)
-            print(
-                f"epoch {len(epochs):2}  loss {epoch.loss:.4f}  validation: loss {epoch.validation_loss:.4f}, "
-                f"accuracy {epoch.validation_accuracy:.2%}",
-                flush=True,
-            )
+            print(f"epoch {len(epochs):2}: {epoch}", flush=True)
             if nn.converged([epoch.validation_loss for epoch in epochs], options.patience):
                 break
     except KeyboardInterrupt:

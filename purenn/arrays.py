@@ -25,6 +25,8 @@ def is_array(value: object) -> bool:
 
 def namespace(array: Array) -> Any:
     """Return the module with the functions for an array: ``numpy`` for NumPy, ``jax.numpy`` for JAX."""
+    if type(array) is np.ndarray:  # 1 us less than asking it, ten times a step
+        return np
     if not is_array(array):
         raise TypeError(
             f"expected an array, got {type(array).__name__}: {array!r:.60}; np.asarray(..., dtype=np.float32) makes one"

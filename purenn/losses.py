@@ -135,7 +135,7 @@ def _backpropagated(params: L, x: Array, y: Array) -> tuple[L, "_Output", Array,
 
 def _mean_loss(output: "_Output", logits: Array, targets: Array) -> Array:
     xp = namespace(logits)
-    return xp.mean(xp.sum(output.losses(logits, targets), axis=-1))
+    return xp.sum(output.losses(logits, targets)) / logits.shape[0]
 
 
 def numerical_grads(params: L, x: Array, y: Array) -> L:

@@ -50,16 +50,15 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     if hasattr(tree, "__children__"):
         for other in rest:
             _check_same_record(tree, other)
-        changes = {
-            name: tree_map(f, getattr(tree, name), *(getattr(other, name) for other in rest))
-            for name in tree.__children__
-        }
+        changes = {}
+        for name in tree.__children__:
+            changes[name] = tree_map(f, getattr(tree, name), *[getattr(other, name) for other in rest])
         return replaced(tree, **changes) if changes else tree
     if isinstance(tree, (tuple, list)):
         for other in rest:
             if type(other) is not type(tree) or len(other) != len(tree):
                 raise ValueError(f"trees differ: {_outline(tree)} in the first, {_outline(other)} in another")
-        return type(tree)(tree_map(f, *nodes) for nodes in zip(tree, *rest, strict=True))
+        return type(tree)([tree_map(f, *nodes) for nodes in zip(tree, *rest, strict=True)])
     return tree if tree is None else frozen(f(tree, *rest))
 
 
