@@ -80,7 +80,7 @@ def train_until_convergence(params, training, validation, options):
     epochs = []
     try:
         for epoch in train(params, training, validation, options):
-            if not math.isfinite(epoch.loss):
+            if not math.isfinite(epoch.loss + epoch.validation_loss):
                 print(f"epoch {len(epochs) + 1}: the loss is {epoch.loss}; try a smaller --lr than {options.lr}")
                 break
             epochs.append(epoch)
@@ -93,7 +93,7 @@ def train_until_convergence(params, training, validation, options):
 
 
 def quality(epoch):
-    """Return what makes the parameters of one epoch better than those of another."""
+    """Return what makes the parameters of one epoch better than those of another: what counts in the end."""
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
@@ -223,7 +223,7 @@ def main():
     # 1,438 digits are few, and other people wrote those of the test: noise makes more of them.
     few = len(data.train_images) < 10_000
     options.copies, options.noise = (20, 0.3) if few else (1, 0)
-    held_out = len(data.train_images) // 12
+    held_out = max(1, len(data.train_images) // 12)
     training = data.train_images[:-held_out], data.train_labels[:-held_out]
     validation = data.train_images[-held_out:], data.train_labels[-held_out:]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from purenn.arrays import Array, namespace
-from purenn.records import record, reduce_record
+from purenn.records import Vector, record
 
 
 @record
-class Activation:
+class Activation(Vector):
     """A non-linearity and its derivative. Calling it applies it to an array.
 
     Attributes
@@ -45,7 +45,7 @@ class Activation:
         return self.name
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return self.name if globals().get(self.name) is self else reduce_record(self)
+        return self.name if globals().get(self.name) is self else super().__reduce__()
 
 
 def _tanh(z: Array) -> Array:
@@ -61,7 +61,7 @@ def _relu(z: Array) -> Array:
 
 
 def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return dy * namespace(z).astype(z > 0, dy.dtype)
+    return namespace(z).where(z <= 0, 0, dy)
 
 
 def _sigmoid(z: Array) -> Array:

@@ -42,10 +42,13 @@ def locked(array: Array) -> Array:
 
 
 def frozen(array: Array) -> Array:
-    """Return an array that nobody can write to: the same one if it is such already, else a locked copy."""
-    if isinstance(array, np.generic) or (isinstance(array, np.ndarray) and _writable(array)):
-        return locked(np.array(array))
-    return array
+    """Return an array that nobody can write to: the same one if it is such already, else a locked copy.
+
+    An array that its owner has locked is taken at its word; NumPy cannot tell whether other views of it can be written.
+    """
+    if type(array) is np.ndarray and not _writable(array):
+        return array
+    return locked(np.array(array)) if isinstance(array, (np.ndarray, np.generic)) else array
 
 
 def _writable(array: np.ndarray) -> bool:
@@ -82,8 +85,8 @@ def describe(array: Any) -> str:
 
 def check_alike(a: Array, b: Array) -> None:
     """Raise ValueError unless two arrays have the same shape and dtype."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        raise ValueError(f"{describe(a)} and {describe(b)} do not combine; shapes and dtypes must be the same")
+    if not (is_array(a) and is_array(b) and a.shape == b.shape and a.dtype == b.dtype):
+        raise ValueError(f"{describe(a)} and {describe(b)} do not combine; they must be arrays of one shape and dtype")
 
 
 def check_scalar(name: str, value: Any) -> Any:
@@ -91,12 +94,17 @@ def check_scalar(name: str, value: Any) -> Any:
 
     A Python float takes the dtype of the array that it multiplies, which ``np.float64`` does not.
     """
-    if isinstance(value, numbers.Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        value = float(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf":
+        value = value.item()
+    if isinstance(value, numbers.Real):
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}, but must be a finite number")
         return value
-    if not is_array(value) or value.ndim != 0:
+    if not is_array(value) or isinstance(value, (np.ndarray, np.generic)) or value.ndim != 0:
         raise TypeError(f"{name} must be a number, not {describe(value):.60}")
     return value
 
@@ -109,8 +117,8 @@ def scalar_like(value: Any, array: Array) -> Any:
 def generator(seed: Seed) -> np.random.Generator:
     """Return a generator of random numbers that depends on the seed alone: an int >= 0, or a tuple of such ints.
 
-    Different seeds give different streams. The tuple's length is part of what is seeded, because NumPy pads a short
-    seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
+    Different seeds of ints below 2**32 give different streams. The tuple's length is part of what is seeded, because
+    NumPy pads a short seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
     """
     try:
         entropy = tuple(map(operator.index, seed if isinstance(seed, tuple) else (seed,)))

@@ -50,7 +50,11 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         Dense(weights=f64[64,10], biases=f64[10], activation=softmax),
     ))
     """
-    sizes, activations, dtype = tuple(map(operator.index, sizes)), tuple(activations), np.dtype(dtype)
+    sizes, activations, dtype = (
+        tuple(map(operator.index, sizes)),
+        tuple(activations),
+        np.dtype(object if dtype is None else dtype),
+    )
     if len(sizes) < 2 or len(activations) != len(sizes) - 1:
         raise ValueError(
             f"{len(sizes)} sizes and {len(activations)} activations were given; a network of k layers takes k + 1 "

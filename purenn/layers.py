@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from purenn.activations import Activation
 from purenn.arrays import Array, describe, frozen, locked, namespace
-from purenn.records import record
+from purenn.records import Vector, record
 from purenn.trees import replaced, tree_leaves
 
 L = TypeVar("L")
@@ -22,7 +22,7 @@ Pullback: TypeAlias = Callable[[Array], tuple[Any, Array]]
 
 
 @record
-class Dense:
+class Dense(Vector):
     """A fully connected layer: ``y = activation(x @ weights + biases)``.
 
     Attributes
@@ -56,10 +56,10 @@ class Dense:
         if not isinstance(self.activation, Activation):
             raise TypeError(f"activation is {self.activation!r}, but must be an Activation such as purenn.relu")
         weights, biases = self.weights, self.biases
-        if weights.ndim != 2 or biases.ndim != 1 or weights.shape[1:] != biases.shape:
+        if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
             raise ValueError(
                 f"weights are {describe(weights)} and biases {describe(biases)}, "
-                "but must have the shapes (fan_in, fan_out) and (fan_out,)"
+                "but must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
             )
         _check_dtypes(self)
 
@@ -75,7 +75,7 @@ class Dense:
 
 
 @record
-class Params:
+class Params(Vector):
     """A network: layers applied one after the other. It is a layer itself, so networks nest.
 
     Attributes
@@ -221,8 +221,33 @@ def parameter_vjp(layer: Layer, x: Array) -> tuple[Array, Callable[[Array], Any]
     """Do what ``vjp`` does, with a pullback that gives the gradient of the layer alone.
 
     What nobody asked for is not computed: the gradient with respect to a network's input costs as much as its first
-    layer. A rule of its own is optional; without one, this calls ``vjp``. ``x`` must not change before the pullback is
-    called (``vjp`` makes sure of that with a copy where one is needed).
+    layer. ``grads`` uses it. A rule of its own is optional; without one, this calls ``vjp``.
+
+    Parameters
+    ----------
+    layer, x
+        As for ``vjp``. ``x`` must not change before the pullback is called; ``vjp`` copies one that could.
+
+    Returns
+    -------
+    y : array, (n, fan_out)
+        What ``forward(layer, x)`` gives.
+    pullback : callable
+        ``pullback(dy) -> gradient``: a record like ``layer``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``vjp`` does.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> layer = nn.Dense([[1.0], [2.0]], [0.0], nn.identity)
+    >>> y, pullback = nn.parameter_vjp(layer, np.asarray([[3.0, 4.0]]))
+    >>> pullback(np.ones_like(y)).weights
+    array([[3.],
+           [4.]])
     """
     y, pullback = vjp(layer, x)
     return y, lambda dy: pullback(dy)[0]
@@ -267,6 +292,7 @@ def _dense_vjp(layer: Dense, x: Array) -> tuple[Array, Callable[[Array], tuple[D
     y = locked(layer.activation(z))
 
     def backward(dy: Array) -> tuple[Dense, Array]:
+        namespace(dy)
         if dy.shape != y.shape:
             raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
         dz = layer.activation.pullback(z, y, _as_floats(dy, y.dtype))
@@ -310,7 +336,7 @@ def _(network: Params, x: Array) -> Array:
     _check_first(network, x)
     for layer in network.layers:
         x = forward(layer, x)
-    return x
+    return frozen(x)
 
 
 @vjp.register
@@ -326,9 +352,9 @@ def _(network: Params, x: Array) -> tuple[Array, Pullback]:
         for pullback in reversed(pullbacks):
             gradient, dy = pullback(dy)
             gradients.append(gradient)
-        return replaced(network, layers=tuple(reversed(gradients))), dy
+        return replaced(network, layers=tuple(reversed(gradients))), frozen(dy)
 
-    return x, backward
+    return frozen(x), backward
 
 
 @parameter_vjp.register

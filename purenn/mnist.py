@@ -5,13 +5,14 @@ import importlib
 import math
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from purenn.arrays import Array, locked
+from purenn.arrays import Array, describe, locked
 from purenn.records import record
 
 MIRRORS = (
@@ -54,6 +55,14 @@ class Dataset:
     test_images: Array
     test_labels: Array
     image_shape: tuple[int, int]
+
+    def __attrs_post_init__(self) -> None:
+        for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
+            if images.shape != (*labels.shape, math.prod(self.image_shape)):
+                raise ValueError(
+                    f"images are {describe(images)} and labels {describe(labels)}, but must have the shapes "
+                    f"(n, {math.prod(self.image_shape)}) and (n,) for images of {self.image_shape} pixels"
+                )
 
 
 def digits() -> Dataset:
@@ -148,8 +157,9 @@ def _downloaded() -> list[Path]:
     """Return the paths of MNIST's files in the user's cache, after downloading those that are missing."""
     try:
         pooch: Any = importlib.import_module("pooch")
+        importlib.import_module("tqdm")
     except ImportError as error:
-        raise ImportError('downloading MNIST needs pooch: pip install "purenn[examples]"') from error
+        raise ImportError('downloading MNIST needs pooch and tqdm: pip install "purenn[examples]"') from error
     return [_fetched(pooch, name) for name in FILES]
 
 
@@ -163,7 +173,7 @@ def _fetched(pooch: Any, name: str) -> Path:
                     known_hash=FILES[name],
                     fname=name,
                     path=pooch.os_cache("purenn"),
-                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+                    downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT),
                 )
             )
         except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash

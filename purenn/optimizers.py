@@ -53,8 +53,8 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
 def converged(losses: Iterable[float], patience: int = 5) -> bool:
     """Tell whether the last ``patience`` losses brought no improvement on the best before them.
 
-    This is the usual criterion of early stopping (Prechelt 1998, section 2), for losses on validation data. A loss that
-    is NaN is no improvement.
+    This is early stopping with patience (Goodfellow, Bengio & Courville 2016, algorithm 7.1), for losses on validation
+    data. A loss that is NaN is no improvement.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ import collections.abc
 import operator
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Self, TypeVar, cast, dataclass_transform
 
 import attrs
 import numpy as np
@@ -20,7 +20,7 @@ from purenn.arrays import (
     namespace,
     scalar_like,
 )
-from purenn.trees import tree_map
+from purenn.trees import sequence_like, tree_map
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def record(cls: type[T]) -> type[T]:
     static: a hashable value, such as an activation or a stride, that arithmetic leaves alone.
 
     For records ``a`` and ``b`` of the same structure and a number ``c``, the operations ``a + b``, ``a - b``, ``-a``,
-    ``c * a``, ``a * c`` and ``a / c`` work array by array and never change a dtype. Every record can be pickled.
+    ``c * a``, ``a * c`` and ``a / c`` work array by array and never change the dtype of floats. Every record pickles.
 
     A record validates itself in ``__attrs_post_init__``, which runs when it is made and when it is unpickled.
 
@@ -65,9 +65,9 @@ def record(cls: type[T]) -> type[T]:
     >>> Scale([1.0, 2.0]) + 3 * Scale([1.0, 1.0])
     Scale(factors=f64[2], name='scale')
     """
-    for name, attribute in _ATTRIBUTES.items():
-        if name not in vars(cls):
-            setattr(cls, name, attribute)
+    for name in _METHODS:
+        if not any(name in vars(base) for base in cls.__mro__[:-1]):
+            setattr(cls, name, vars(Vector)[name])
     new = attrs.define(cls, frozen=True, slots=True, field_transformer=_configure)
     fields = attrs.fields(new)  # type: ignore[arg-type]
     new.__fields__ = tuple(field.name for field in fields)  # type: ignore[attr-defined]
@@ -97,10 +97,10 @@ def _configured(field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attrib
     if not child:
         validators: list[Any] = [_check_static]
     elif annotation in (Array, Array | None):
-        validators = [_check_array]
+        validators = [attrs.validators.optional(_check_array) if annotation == Array | None else _check_array]
         hooks |= {"converter": _as_array, "eq_key": _ByValue, "repr": _show}
     else:
-        validators = []
+        validators = [_check_tree]
         hooks |= {"converter": _as_tree, "eq_key": _ByValue, "repr": _show}
     if field.converter is not None and child:
         hooks["converter"] = attrs.converters.pipe(field.converter, hooks["converter"])
@@ -125,12 +125,22 @@ def _as_array(value: Any) -> Any:
 
 
 def _as_tree(value: Any) -> Any:
-    return tuple(map(_as_tree, value)) if isinstance(value, (tuple, list)) else frozen(value)
+    if isinstance(value, (tuple, list)):
+        return sequence_like(value if isinstance(value, tuple) else (), list(map(_as_tree, value)))
+    return frozen(value)
 
 
 def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+    if value is None or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"):
         raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {value!r:.60}")
+
+
+def _check_tree(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if isinstance(value, tuple):
+        for item in value:
+            _check_tree(record, field, item)
+    elif not is_array(value) and not hasattr(value, "__children__"):
+        _check_static(record, field, value)
 
 
 def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
@@ -138,8 +148,8 @@ def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> 
         hash(value)
     except TypeError as error:
         raise TypeError(
-            f"{field.name} of {type(record).__name__} is static and must be hashable, which {describe(value):.60} is "
-            "not; annotate a field with arrays as purenn.Array, and give a tuple instead of a list"
+            f"{field.name} of {type(record).__name__} holds {describe(value):.60}, which could change; annotate an "
+            "array as purenn.Array, and give a tuple instead of a list or dict"
         ) from error
 
 
@@ -165,65 +175,65 @@ def _show(value: Any) -> str:
 # What a record can do
 
 
-def _add(a: T, b: T) -> T:
-    return tree_map(_leafwise(operator.add), a, b) if hasattr(b, "__children__") else NotImplemented
+class Vector:
+    """The operations of a vector space, array by array; and what makes a record a value: pickling, copying.
+
+    ``record`` gives these methods to every class. Those that inherit them have them known to type checkers, too.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
+
+    def __add__(self, other: Self) -> Self:
+        return cast("Self", _leafwise(operator.add, self, other))
+
+    def __sub__(self, other: Self) -> Self:
+        return cast("Self", _leafwise(operator.sub, self, other))
+
+    def __neg__(self) -> Self:
+        return tree_map(lambda leaf: locked(-leaf), self)
+
+    def __mul__(self, factor: Any) -> Self:
+        c = check_scalar("the factor", factor)
+        return tree_map(lambda leaf: locked(scalar_like(c, leaf) * leaf), self)
+
+    def __rmul__(self, factor: Any) -> Self:
+        return Vector.__mul__(self, factor)
+
+    def __truediv__(self, divisor: Any) -> Self:
+        c = check_scalar("the divisor", divisor)
+        return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), self)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return _restored, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
-def _subtract(a: T, b: T) -> T:
-    return tree_map(_leafwise(operator.sub), a, b) if hasattr(b, "__children__") else NotImplemented
+_METHODS = [name for name in vars(Vector) if name not in ("__module__", "__qualname__", "__doc__", "__slots__")]
 
 
-def _leafwise(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
+    if not hasattr(b, "__children__"):
+        return NotImplemented
+
     def combine(a: Array, b: Array) -> Array:
         check_alike(a, b)
         return locked(operation(a, b))
 
-    return combine
-
-
-def _negative(a: T) -> T:
-    return tree_map(lambda leaf: locked(-leaf), a)
-
-
-def _times(a: T, c: Any) -> T:
-    c = check_scalar("the factor", c)
-    return tree_map(lambda leaf: locked(scalar_like(c, leaf) * leaf), a)
-
-
-def _over(a: T, c: Any) -> T:
-    c = check_scalar("the divisor", c)
-    return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), a)
-
-
-def reduce_record(self: Any) -> tuple[Any, ...]:
-    """Say how to pickle a record: by its class and its fields."""
-    return _restored, (type(self), {name: getattr(self, name) for name in self.__fields__})
+    return tree_map(combine, a, b)
 
 
 def _restored(cls: type[T], fields: dict[str, Any]) -> T:
     """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
     new = object.__new__(cls)
     for name, value in fields.items():
-        object.__setattr__(new, name, tree_map(locked, value))
+        object.__setattr__(new, name, tree_map(locked, value) if name in cls.__children__ else value)  # type: ignore[attr-defined]
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()
     return new
-
-
-def _itself(self: T, memo: object = None) -> T:
-    return self
-
-
-_ATTRIBUTES: dict[str, Any] = {
-    "__add__": _add,
-    "__sub__": _subtract,
-    "__neg__": _negative,
-    "__mul__": _times,
-    "__rmul__": _times,
-    "__truediv__": _over,
-    "__array_ufunc__": None,  # leaves `np.float64(2) * record` to the record
-    "__reduce__": reduce_record,
-    "__copy__": _itself,
-    "__deepcopy__": _itself,
-}

@@ -57,9 +57,18 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     if isinstance(tree, (tuple, list)):
         for other in rest:
             if type(other) is not type(tree) or len(other) != len(tree):
-                raise ValueError(f"trees differ: {_outline(tree)} in the first, {_outline(other)} in another")
-        return type(tree)([tree_map(f, *nodes) for nodes in zip(tree, *rest, strict=True)])
+                raise _differ(tree, other)
+        mapped: T = sequence_like(tree, [tree_map(f, *nodes) for nodes in zip(tree, *rest, strict=True)])
+        return mapped
+    for other in rest:
+        if (other is None) is not (tree is None) or isinstance(other, (tuple, list)) or hasattr(other, "__children__"):
+            raise _differ(tree, other)
     return tree if tree is None else frozen(f(tree, *rest))
+
+
+def sequence_like(sequence: Any, items: list[Any]) -> Any:
+    """Return a tuple, named tuple or list of the type of another, with other items."""
+    return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
 
 
 def tree_leaves(tree: Any) -> list[Any]:
@@ -79,13 +88,17 @@ def tree_leaves(tree: Any) -> list[Any]:
 
 def _check_same_record(a: Any, b: Any) -> None:
     if type(a) is not type(b):
-        raise ValueError(f"trees differ: {_outline(a)} in the first, {_outline(b)} in another")
+        raise _differ(a, b)
     for name in a.__statics__:
         ours, theirs = getattr(a, name), getattr(b, name)
         if ours is not theirs and ours != theirs:
             raise ValueError(
                 f"trees differ: {name} of {_outline(a)} is {ours!r} in the first and {theirs!r} in another"
             )
+
+
+def _differ(a: Any, b: Any) -> ValueError:
+    return ValueError(f"trees differ: {_outline(a)} in the first, {_outline(b)} in another")
 
 
 def _outline(tree: Any) -> str:

@@ -38,6 +38,7 @@ def test_everything_runs_on_strict_arrays(problem):
 
     compare(gradient, expected)
     compare(nn.grads(*there), expected)
+    compare(nn.grads(*there[:2], y), expected)
     compare(nn.loss(*there), expected_value)
     compare(nn.forward(*there[:2]), nn.forward(params, x))
     compare(nn.predict(*there[:2]), nn.predict(params, x))

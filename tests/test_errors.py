@@ -30,6 +30,7 @@ CASES = {
     "not a layer, vjp": (lambda: nn.vjp("x", X), TypeError, "vjp has no rule for str"),
     "dy": (lambda: nn.vjp(LAYER, X)[1](f32(5, 1)), ValueError, r"dy is f32\[5,1\], but the output .* is f32\[5,3\]"),
     "dy integers": (lambda: nn.vjp(LAYER, X)[1](np.ones((5, 3), int)), TypeError, r"expected floats, got i64\[5,3\]"),
+    "dy list": (lambda: nn.vjp(LAYER, X)[1]([[1.0] * 3] * 5), TypeError, "expected an array, got list"),
     "label too large": (lambda: nn.loss(PARAMS, X, Y + 1), ValueError, "labels from 1 to 2, but must be from 0 to 1"),
     "label negative": (lambda: nn.grads(PARAMS, X, Y - 1), ValueError, "labels from -1 to 0, but must be from 0 to 1"),
     "labels short": (lambda: nn.grads(PARAMS, X, Y[:4]), ValueError, r"y has the shape \(4,\), but x has 5 rows"),
@@ -59,6 +60,9 @@ CASES = {
     "half weights": (lambda: nn.Dense(f32(1, 1).astype(np.float16), f32(1).astype(np.float16), nn.relu), TypeError, "f16"),
     "weights rank": (lambda: nn.Dense(f32(2), f32(2), nn.relu), ValueError, r"must have the shapes \(fan_in, fan_out\)"),
     "biases shape": (lambda: nn.Dense(f32(2, 3), f32(2), nn.relu), ValueError, r"weights are f32\[2,3\] and biases f32\[2\]"),
+    "size 0": (lambda: nn.Dense(f32(2, 0), f32(0), nn.relu), ValueError, "and no size 0"),
+    "data set": (lambda: nn.mnist.Dataset(f32(2, 6), Y[:2], f32(1, 6), Y[:1], (2, 2)), ValueError, r"images are f32\[2,6\] .* \(n, 4\)"),
+    "data set, labels": (lambda: nn.mnist.Dataset(f32(2, 4), Y[:2], f32(1, 4), Y[:3], (2, 2)), ValueError, r"labels i64\[3\]"),
     "activation": (lambda: nn.Dense(f32(2, 2), f32(2), "relu"), TypeError, "activation is 'relu', but must be an Activation"),
     "init, activation": (lambda: nn.init(0, (2, 2), ["relu"]), TypeError, "activation is 'relu', but must be an Activation"),
     "init, too few": (lambda: nn.init(0, (2, 2, 2), [nn.relu]), ValueError, "3 sizes and 1 activations were given"),
@@ -66,6 +70,7 @@ CASES = {
     "init, size 0": (lambda: nn.init(0, (2, 0), [nn.relu]), ValueError, r"sizes are \(2, 0\), but must all be at least 1"),
     "init, size float": (lambda: nn.init(0, (2, 2.5), [nn.relu]), TypeError, "float"),
     "init, dtype": (lambda: nn.init(0, (2, 2), [nn.relu], dtype=int), TypeError, "dtype is int64, but must be float32 or"),
+    "init, no dtype": (lambda: nn.init(0, (2, 2), [nn.relu], dtype=None), TypeError, "but must be float32 or float64"),
     "seed negative": (lambda: nn.init(-1, (2, 2), [nn.relu]), ValueError, "seed is -1, but must be an int >= 0, or a tuple"),
     "seed float": (lambda: nn.batches(0.5, X, Y), ValueError, "seed is 0.5, but must be"),
     "seed empty": (lambda: nn.batches((), X, Y), ValueError, r"seed is \(\), but must be"),
@@ -117,6 +122,18 @@ def test_extreme_logits_stay_finite(output, hidden):
         value, gradient = nn.loss_and_grads(params, sign * x, y)
         assert np.isfinite(value)
         assert all(np.isfinite(leaf).all() for leaf in nn.tree_leaves(gradient))
+
+
+def test_a_class_that_is_masked_out_does_not_spoil_the_loss():
+    layer = nn.Dense(f32(4, 3), np.asarray([0, 0, -np.inf], np.float32), nn.softmax)
+    value, gradient = nn.loss_and_grads(layer, X, Y)
+    assert value == pytest.approx(np.log(2))
+    assert gradient.biases[2] == 0
+
+
+def test_the_accuracy_of_a_network_that_diverged_is_nan():
+    for params, y in ((PARAMS, Y), (SIGMOID, np.ones((5, 2)))):
+        assert np.isnan(nn.accuracy(params, np.nan * X, y))
 
 
 @pytest.mark.parametrize("hidden", [nn.tanh, nn.relu, nn.sigmoid, nn.softmax, nn.identity])

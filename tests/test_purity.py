@@ -71,6 +71,26 @@ def test_what_a_function_returns_is_read_only():
         assert not array.flags.writeable
 
 
+def test_the_output_of_a_layer_of_ones_own_is_a_value_too():
+    @nn.record
+    class Nothing:
+        pass
+
+    @nn.forward.register
+    def _(layer: Nothing, x):
+        return x
+
+    @nn.vjp.register
+    def _(layer: Nothing, x):
+        return x, lambda dy: (layer, dy)
+
+    x = np.ones((1, 2))
+    y, (z, pullback) = nn.forward(nn.Params((Nothing(),)), x), nn.vjp(nn.Params((Nothing(),)), x)
+    dx = pullback(x)[1]
+    x[:] = 7
+    assert y.tolist() == z.tolist() == dx.tolist() == [[1, 1]]
+
+
 def test_a_record_does_not_see_later_writes_of_its_maker():
     weights, biases = np.zeros((2, 2)), np.zeros((4, 2))
     locked_view = biases[0]

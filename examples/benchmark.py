@@ -1,0 +1,575 @@
+"""Measure a training step side by side with what people would use instead, and with the limit.
+
+    python examples/benchmark.py            # everything, in under ten minutes on two cores
+    python examples/benchmark.py --smoke    # one network, one batch size, one round
+
+A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax.
+Every contender runs in a process of its own with the same number of threads, and they take turns. Before anything is
+timed, all of them must come to the same parameters from the same start. One that is not installed is left out, and the
+table says so. The floor is no contender: it is a step's eight matrix products alone.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+import purenn as nn
+
+NETWORKS = [(784, 128, 64, 10), (784, 512, 512, 10), (784, 1024, 1024, 10)]
+BATCHES = [32, 128, 512]
+LR = 0.1
+
+
+# The contenders. Each takes the start (weights and biases by turns) and a batch, and returns two functions: one takes a
+# step, the other returns what the parameters are by then.
+
+
+def floor(start, x, y, hidden):
+    """Compute the eight matrix products of a step into memory that is there already."""
+    w1, _, w2, _, w3, _ = start
+    h1, h2, logits = (np.zeros((len(x), w.shape[1]), np.float32) for w in (w1, w2, w3))
+    outputs = [np.zeros_like(a) for a in (h1, h2, logits, w3, h2, w2, h1, w1)]
+    factors = [(x, w1), (h1, w2), (h2, w3), (h2.T, logits), (logits, w3.T), (h1.T, h2), (h2, w2.T), (x.T, h1)]
+
+    def step():
+        for (a, b), out in zip(factors, outputs, strict=True):
+            np.matmul(a, b, out=out)
+
+    return step, None
+
+
+def purenn(start, x, y, hidden):
+    """Take steps with purenn as it is."""
+    params = _params(start, hidden)
+    (x, y) = next(nn.batches(0, x, y, len(x)))  # what a training loop gets: arrays that nobody can write to
+
+    def step():
+        nonlocal params
+        params = nn.sgd_step(params, nn.grads(params, x, y), LR)
+
+    return step, lambda: nn.tree_leaves(params)
+
+
+def purenn_jit(start, x, y, hidden):
+    """Take steps with purenn's functions, compiled by JAX."""
+    import jax
+
+    template = _params(start, hidden)
+
+    @jax.jit
+    def update(leaves, x, y):
+        values = iter(leaves)
+        params = nn.tree_map(lambda _: next(values), template)
+        return nn.tree_leaves(nn.sgd_step(params, nn.grads(params, x, y), LR))
+
+    return _jax_steps(update, start, x, y)
+
+
+def jax_jit(start, x, y, hidden):
+    """Take steps the way of JAX's tutorial: jax.grad of a loss."""
+    import jax
+    import jax.numpy as jnp
+
+    activations = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+    def loss(leaves, x, y):
+        w1, b1, w2, b2, w3, b3 = leaves
+        h = activations[hidden[0]](x @ w1 + b1)
+        h = activations[hidden[1]](h @ w2 + b2)
+        return -jnp.mean(jax.nn.log_softmax(h @ w3 + b3)[jnp.arange(len(y)), y])
+
+    @jax.jit
+    def update(leaves, x, y):
+        return [p - LR * g for p, g in zip(leaves, jax.grad(loss)(leaves, x, y), strict=True)]
+
+    return _jax_steps(update, start, x, y)
+
+
+def _jax_steps(update, start, x, y):
+    import jax
+
+    leaves, x, y = jax.device_put((start, x, y))
+
+    def step():
+        nonlocal leaves
+        leaves = jax.block_until_ready(update(leaves, x, y))
+
+    return step, lambda: leaves
+
+
+def torch(start, x, y, hidden):
+    """Take steps with PyTorch, eager: a Sequential, CrossEntropyLoss and optim.SGD."""
+    import torch
+
+    model = _torch_model([start[0].shape[0], *(w.shape[1] for w in start[::2])], hidden)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.copy_(torch.tensor(value.T))
+    optimizer, criterion = torch.optim.SGD(model.parameters(), lr=LR), torch.nn.CrossEntropyLoss()
+    x, y = torch.tensor(x), torch.tensor(y)
+
+    def step():
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+    return step, lambda: [parameter.detach().numpy().T for parameter in model.parameters()]
+
+
+def _torch_model(sizes, hidden):
+    import torch
+
+    activations = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
+    first, second, third = itertools.starmap(torch.nn.Linear, itertools.pairwise(sizes))
+    return torch.nn.Sequential(first, activations[hidden[0]](), second, activations[hidden[1]](), third)
+
+
+def autograd(start, x, y, hidden):
+    """Take steps with HIPS autograd."""
+    import autograd
+    import autograd.numpy as anp
+
+    activations = {"tanh": anp.tanh, "relu": lambda z: anp.maximum(z, 0)}
+    targets = np.eye(10, dtype=np.float32)[y]
+    leaves = start
+
+    def loss(leaves):
+        w1, b1, w2, b2, w3, b3 = leaves
+        h = activations[hidden[0]](anp.dot(x, w1) + b1)
+        h = activations[hidden[1]](anp.dot(h, w2) + b2)
+        z = anp.dot(h, w3) + b3
+        z = z - anp.max(z, axis=1, keepdims=True)
+        return anp.sum(targets * (anp.log(anp.sum(anp.exp(z), axis=1, keepdims=True)) - z)) / np.float32(len(x))
+
+    gradient = autograd.grad(loss)
+
+    def step():
+        nonlocal leaves
+        leaves = [p - np.float32(LR) * g for p, g in zip(leaves, gradient(leaves), strict=True)]
+
+    return step, lambda: leaves
+
+
+def sklearn(start, x, y, hidden):
+    """Take steps with scikit-learn's MLPClassifier.partial_fit, which has one activation for all hidden layers."""
+    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, batch_size=len(x))
+    model.partial_fit(x, y, classes=np.arange(10))
+    for there, value in zip([*model.coefs_, *model.intercepts_], [*start[::2], *start[1::2]], strict=True):
+        there[...] = value
+
+    def step():
+        model.partial_fit(x, y)
+
+    return step, lambda: [array for pair in zip(model.coefs_, model.intercepts_, strict=True) for array in pair]
+
+
+def _sklearn_model(units, hidden, **options):
+    from sklearn.neural_network import MLPClassifier
+
+    assert hidden[0] == hidden[1]
+    return MLPClassifier(
+        units, activation=hidden[0], solver="sgd", alpha=0, learning_rate_init=LR, momentum=0, random_state=0, **options
+    )
+
+
+def _params(start, hidden):
+    activations = {"tanh": nn.tanh, "relu": nn.relu}
+    layers = zip(start[::2], start[1::2], [*(activations[name] for name in hidden), nn.softmax], strict=True)
+    return nn.Params(tuple(itertools.starmap(nn.Dense, layers)))
+
+
+CONTENDERS = {  # name: (function, the package it needs, activations of the hidden layers)
+    "floor": (floor, "numpy", ("tanh", "relu")),
+    "purenn": (purenn, "purenn", ("tanh", "relu")),
+    "PyTorch": (torch, "torch", ("tanh", "relu")),
+    "jax.jit": (jax_jit, "jax", ("tanh", "relu")),
+    "purenn in jax.jit": (purenn_jit, "jax", ("tanh", "relu")),
+    "autograd": (autograd, "autograd", ("tanh", "relu")),
+    "scikit-learn": (sklearn, "sklearn", ("relu", "relu")),
+}
+
+
+# A worker: one contender in a process of its own, told line by line what to do
+
+
+def problem(sizes, batch):
+    """Return the start and the batch of a case."""
+    random = np.random.default_rng(0)
+    params = nn.init(0, sizes, (nn.tanh, nn.relu, nn.softmax))
+    x = random.random((batch, sizes[0]), np.float32)
+    return [np.array(leaf) for leaf in nn.tree_leaves(params)], x, random.integers(0, sizes[-1], batch)
+
+
+def work(name):
+    """Serve requests: "check" answers with a file of the parameters after a step, "time" with seconds a step."""
+    contender, package, hidden = CONTENDERS[name]
+    if package == "torch":
+        import torch
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    prepared = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        key = (*request["sizes"], request["batch"])
+        if request["do"] == "check":
+            step, parameters = contender(*problem(request["sizes"], request["batch"]), request["hidden"])
+            step()
+            np.savez(request["path"], *map(np.asarray, parameters()))
+            print("0", flush=True)
+            continue
+        if key not in prepared:
+            prepared[key] = contender(*problem(request["sizes"], request["batch"]), hidden)[0]
+            for _ in range(3):
+                prepared[key]()
+        print(seconds_a_call(prepared[key], request["seconds"]), flush=True)
+
+
+def seconds_a_call(function, seconds):
+    """Call a function for about so many seconds, and return how many one call took."""
+    start, calls = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds or not calls:
+        function()
+        calls += 1
+    return elapsed / calls
+
+
+class Worker:
+    """The other end: a process that runs a contender."""
+
+    def __init__(self, name, threads):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(threads),
+            text=True,
+        )
+
+    def ask(self, **request):
+        """Send a request, and return the number that answers it."""
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"error: a contender ended with status {self.process.wait()}")
+        return float(answer)
+
+    def stop(self):
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def environment(threads):
+    """Return the environment that gives every library the same number of threads."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    return os.environ | limits | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONWARNINGS": "ignore"}
+
+
+def check_same_work(workers, sizes, batch):
+    """Stop unless all contenders come to the same parameters in one step from the same start."""
+    with tempfile.TemporaryDirectory() as directory:
+        results = {}
+        for name in workers:
+            hidden = CONTENDERS[name][2]
+            for reference in ("purenn", name):
+                if name != "floor" and (reference, hidden) not in results:
+                    path = str(Path(directory) / "parameters.npz")
+                    ask = workers[reference].ask
+                    ask(do="check", sizes=sizes, batch=batch, hidden=hidden, path=path)
+                    with np.load(path) as arrays:
+                        results[reference, hidden] = [arrays[key] for key in arrays]
+        start = problem(sizes, batch)[0]
+        for (name, hidden), arrays in results.items():
+            for array, expected, first in zip(arrays, results["purenn", hidden], start, strict=True):
+                if np.abs(array - expected).max() > 1e-3 * np.abs(expected - first).max() + 1e-7:
+                    sys.exit(f"error: {name} does not come to the parameters of purenn; they do different work")
+
+
+# Ten epochs of MNIST, each library in a process of its own
+
+
+def train(name, directory, epochs=10, batch=128):
+    """Train 784-128-64-10 and print seconds, test accuracy and peak memory; "loading" only reads the files."""
+    began = time.perf_counter()
+    data = nn.mnist.load(directory)
+    loading = time.perf_counter() - began
+    start, _, _ = problem(NETWORKS[0], 1)
+    x, y = data.train_images, data.train_labels
+    learners = {
+        "loading": lambda *_: None,
+        "purenn": _train_purenn,
+        "PyTorch": _train_torch,
+        "scikit-learn": _train_sklearn,
+    }
+    began = time.perf_counter()
+    predict = learners[name](start, x, y, epochs, batch)
+    seconds = time.perf_counter() - began
+    accuracy = float(np.mean(predict(data.test_images) == data.test_labels)) if predict else None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(json.dumps({"seconds": seconds if predict else loading, "accuracy": accuracy, "peak": peak}))
+
+
+def _train_purenn(start, x, y, epochs, batch):
+    params = _params(start, ("tanh", "relu"))
+    for epoch in range(epochs):
+        for xb, yb in nn.batches((0, epoch), x, y, batch):
+            params = nn.sgd_step(params, nn.grads(params, xb, yb), LR)
+    return lambda x: nn.predict(params, x)
+
+
+def _train_torch(start, x, y, epochs, batch):
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    model = _torch_model(NETWORKS[0], ("tanh", "relu"))
+    optimizer, criterion = torch.optim.SGD(model.parameters(), lr=LR), torch.nn.CrossEntropyLoss()
+    x, y = torch.tensor(x), torch.tensor(y)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(batch):
+            optimizer.zero_grad()
+            criterion(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    return lambda x: model(torch.tensor(x)).argmax(dim=1).numpy()
+
+
+def _train_sklearn(start, x, y, epochs, batch):
+    model = _sklearn_model(
+        NETWORKS[0][1:3], ("relu", "relu"), batch_size=batch, max_iter=epochs, n_iter_no_change=epochs
+    )
+    return model.fit(x, y).predict
+
+
+# Everything in one place
+
+
+def measure_steps(workers, cases, rounds, seconds):
+    """Return seconds a step of every contender, one number a round, for each case; contenders take turns."""
+    times = {case: {name: [] for name in workers} for case in cases}
+    for number, (sizes, batch) in itertools.product(range(rounds), cases):
+        print(f"\rround {number + 1} of {rounds}, {name_of(sizes)} batch {batch}    ", end="", file=sys.stderr)
+        for name, worker in workers.items():
+            seconds_a_step = worker.ask(do="time", sizes=sizes, batch=batch, seconds=seconds)
+            times[sizes, batch][name].append(seconds_a_step)
+    print(file=sys.stderr)
+    return times
+
+
+def ratios(times, name, to):
+    """Return how many times as long as another contender one took: median, lowest and highest of the rounds."""
+    values = np.divide(times[name], times[to])
+    return np.median(values), values.min(), values.max()
+
+
+def print_steps(times, names):
+    """Print the table of steps, and the geometric means over all cases."""
+    print("\nMicroseconds a training step, median of the rounds; below it, times as long as purenn (lowest-highest).\n")
+    print(f"| network | batch | {' | '.join(names)} |\n|{' --- |' * (len(names) + 2)}")
+    for (sizes, batch), case in times.items():
+        cells = []
+        for name in names:
+            middle, low, high = ratios(case, name, "purenn")
+            cells.append(f"{1e6 * np.median(case[name]):,.0f}<br>{middle:.2f} ({low:.2f}-{high:.2f})")
+        print(f"| {name_of(sizes)} | {batch} | {' | '.join(cells)} |")
+    means = [f"{mean_ratio(times, name, 'purenn'):.2f}" for name in names]
+    print(f"| geometric mean | | {' | '.join(means)} |")
+    worst = max(ratios(case, "purenn", "floor")[0] for case in times.values())
+    print(
+        f"\npurenn takes {mean_ratio(times, 'purenn', 'floor'):.2f} times as long as the floor, {worst:.2f} at worst."
+    )
+
+
+def mean_ratio(times, name, to):
+    """Return the geometric mean of the median ratios over all cases."""
+    return float(np.exp(np.mean([np.log(ratios(case, name, to)[0]) for case in times.values()])))
+
+
+def print_training(threads, directory):
+    """Print what ten epochs of MNIST take."""
+    print("\nTen epochs of MNIST, 784-128-64-10, batches of 128, learning rate 0.1:\n")
+    print("| | seconds | test accuracy | peak memory (MiB) |\n| --- | --- | --- | --- |")
+    for name in ["loading", "purenn", "PyTorch", "scikit-learn"]:
+        if name != "loading" and not is_installed(name):
+            continue
+        command = [sys.executable, __file__, "--train", name, "--data", str(directory)]
+        result = json.loads(subprocess.check_output(command, env=environment(threads), stderr=subprocess.DEVNULL))
+        accuracy = f"{result['accuracy']:.2%}" if result["accuracy"] else ""
+        print(f"| {name} | {result['seconds']:.1f} | {accuracy} | {result['peak']:.0f} |", flush=True)
+
+
+def print_import(rounds=15):
+    """Print how long imports take, in processes that take turns."""
+    seconds = {"pass": [], "import numpy": [], "import purenn": []}
+    for _, (statement, list_) in itertools.product(range(rounds), seconds.items()):
+        began = time.perf_counter()
+        subprocess.check_call([sys.executable, "-c", statement])
+        list_.append(time.perf_counter() - began)
+    numpy, both = (np.median(np.subtract(seconds[s], seconds["pass"])) for s in ("import numpy", "import purenn"))
+    print(
+        f"\nimport numpy: {1e3 * numpy:.0f} ms; import purenn: {1e3 * both:.0f} ms, {1e3 * (both - numpy):.0f} ms more."
+    )
+
+
+def print_allocations():
+    """Print what a step allocates at most, beside its parameters and activations."""
+    print("\nMemory that a step holds at its peak (tracemalloc), in multiples of parameters plus activations:")
+    for sizes, batch in itertools.product(NETWORKS, BATCHES):
+        start, x, y = problem(sizes, batch)
+        params = _params(start, ("tanh", "relu"))
+        (x, y) = next(nn.batches(0, x, y, batch))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        result = nn.sgd_step(params, nn.grads(params, x, y), LR)
+        peak = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+        there = sum(leaf.nbytes for leaf in nn.tree_leaves(result)) + 4 * batch * sum(sizes[1:])
+        print(f"  {name_of(sizes)}, batch {batch}: {peak / there:.2f}")
+
+
+def measure_growth(seconds):
+    """Return sizes, seconds a step and the exponent of the arithmetic, for batch size, width and depth."""
+
+    def seconds_a_step(sizes, batch):
+        activations = [nn.tanh] * (len(sizes) - 2) + [nn.softmax]
+        random = np.random.default_rng(0)
+        x, y = random.random((batch, sizes[0]), np.float32), random.integers(0, sizes[-1], batch)
+        (x, y) = next(nn.batches(0, x, y, batch))
+        params = nn.init(0, sizes, activations)
+        return seconds_a_call(lambda: nn.sgd_step(params, nn.grads(params, x, y), LR), seconds)
+
+    batches, widths, depths = ([int(start * 10 ** (k / 2)) for k in range(7)] for start in (10, 4, 1))
+    return {
+        "batch size": (batches, [seconds_a_step((784, 128, 64, 10), n) for n in batches], 1),
+        "width of two hidden layers": (widths, [seconds_a_step((784, n, n, 10), 128) for n in widths], 2),
+        "number of hidden layers": (depths, [seconds_a_step((784, *[64] * n, 10), 128) for n in depths], 1),
+    }
+
+
+def exponent(sizes, seconds):
+    """Return the slope of a line through the upper half of the points, on logarithmic axes."""
+    half = len(sizes) // 2
+    return np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0]
+
+
+def print_growth(growth):
+    """Print the exponents."""
+    print("\nHow the cost of a step grows over three decades (exponent of the upper half; that of the arithmetic):")
+    for what, (sizes, seconds, limit) in growth.items():
+        print(f"  {what}, {sizes[0]} to {sizes[-1]}: {exponent(sizes, seconds):.2f} ({limit})")
+
+
+def draw(times, names, growth, path):
+    """Draw the ratios of all cases, and how the cost grows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    top, *below = figure.subplot_mosaic("AAA;BCD", height_ratios=(1.5, 1)).values()
+    for number, (name, color) in enumerate(
+        zip(names, ["0.6", "C3", *(f"C{k}" for k in (0, 1, 2, 4, 5))], strict=False)
+    ):
+        values = np.asarray([ratios(case, name, "floor") for case in times.values()])
+        places = np.arange(len(times)) + (number - (len(names) - 1) / 2) / (len(names) + 1)
+        errors = np.abs(values[:, :1].T - values[:, 1:].T)
+        top.bar(
+            places, values[:, 0], 0.9 / (len(names) + 1), yerr=errors, color=color, label=name, error_kw={"lw": 0.8}
+        )
+    top.set_xticks(range(len(times)), [f"{name_of(sizes)}\nbatch {batch}" for sizes, batch in times], fontsize=8)
+    top.set(ylabel="times as long as the matrix products alone", title="A training step; whiskers: all rounds")
+    top.axhline(1, color="0.3", lw=0.8)
+    top.legend(ncols=len(names), fontsize=8)
+    for axes, (what, (sizes, seconds, limit)) in zip(below, growth.items(), strict=True):
+        axes.loglog(sizes, 1e3 * np.asarray(seconds), "o-", ms=4, color="C3")
+        axes.loglog(sizes, 1e3 * seconds[-1] * (np.asarray(sizes) / sizes[-1]) ** limit, "--", color="0.6", lw=1)
+        axes.set(xlabel=what, ylabel="milliseconds a step", title=f"grows with exponent {exponent(sizes, seconds):.2f}")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def name_of(sizes):
+    """Return the usual name of a network: its sizes with dashes."""
+    return "-".join(map(str, sizes))
+
+
+def is_installed(name):
+    """Tell whether the package that a contender needs is there."""
+    return importlib.util.find_spec(CONTENDERS[name][1]) is not None
+
+
+def main():
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description="Measure a training step beside other libraries and the limit.")
+    parser.add_argument("--smoke", action="store_true", help="one network, one batch size, one round, no drawing")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--data", metavar="DIR", help="directory with MNIST's files; without it, no ten epochs of MNIST"
+    )
+    parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--train", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(options.worker)
+    if options.train:
+        return train(options.train, options.data)
+
+    names = [name for name in CONTENDERS if is_installed(name)]
+    packages = sorted({CONTENDERS[name][1].replace("sklearn", "scikit-learn") for name in names})
+    print(f"{processor()}, {options.threads} threads, Python {platform.python_version()}")
+    print(", ".join(f"{package} {version(package)}" for package in packages))
+    for name in CONTENDERS.keys() - set(names):
+        print(f"{name} is absent: pip install {CONTENDERS[name][1].replace('sklearn', 'scikit-learn')}")
+    if "scikit-learn" in names:
+        print("scikit-learn has one activation for all hidden layers: it uses relu twice.")
+
+    cases = [(NETWORKS[0], 128)] if options.smoke else list(itertools.product(NETWORKS, BATCHES))
+    workers = {name: Worker(name, options.threads) for name in names}
+    try:
+        for sizes, batch in cases:
+            check_same_work(workers, sizes, batch)
+        print("After one step from the same start, all have the same parameters.")
+        times = measure_steps(workers, cases, 1 if options.smoke else options.rounds, 0.2)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    print_steps(times, names)
+    if options.smoke:
+        return None
+    print_import()
+    print_allocations()
+    growth = measure_growth(0.3)
+    print_growth(growth)
+    if options.data:
+        print_training(options.threads, options.data)
+    options.output.mkdir(parents=True, exist_ok=True)
+    draw(times, names, growth, options.output / "benchmark.png")
+    print(f"\ndrawn in {options.output / 'benchmark.png'}")
+    return None
+
+
+def processor():
+    """Return the name of the processor, as well as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
