@@ -114,7 +114,7 @@ def scalar_like(value: Any, array: Array) -> Any:
     return value if isinstance(value, float) else namespace(array).asarray(value, dtype=array.dtype)
 
 
-def generator(seed: Seed) -> np.random.Generator:
+def generator(seed: Seed) -> "np.random.Generator":  # quoted, since importing numpy.random takes 13 ms
     """Return a generator of random numbers that depends on the seed alone: an int >= 0, or a tuple of such ints.
 
     Different seeds of ints below 2**32 give different streams. The tuple's length is part of what is seeded, because

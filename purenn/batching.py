@@ -21,7 +21,7 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     Returns
     -------
     iterator
-        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied from ``x`` and ``y`` when it is their turn.
+        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied from ``x`` and ``y`` in their turn.
 
     Raises
     ------

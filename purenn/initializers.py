@@ -77,7 +77,7 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     )
 
 
-def _weights(random: np.random.Generator, fan_in: int, fan_out: int, activation: Activation) -> Array:
+def _weights(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:
     if activation == relu:
         return random.normal(0, math.sqrt(2 / fan_in), (fan_in, fan_out))
     limit = math.sqrt(6 / (fan_in + fan_out))

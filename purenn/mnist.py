@@ -7,7 +7,6 @@ import os
 import struct
 import sys
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -81,7 +80,7 @@ def digits() -> Dataset:
     Dataset(train_images=f32[1438,64], train_labels=i64[1438], test_images=f32[359,64], test_labels=i64[359], \
 image_shape=(8, 8))
     """
-    return load(Path(__file__).parent / "data")
+    return load(os.path.join(os.path.dirname(__file__), "data"))
 
 
 def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
@@ -116,7 +115,7 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     Traceback (most recent call last):
     FileNotFoundError: no such directory has neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte
     """
-    paths = _downloaded() if directory is None else [_existing(Path(directory), name) for name in FILES]
+    paths = _downloaded() if directory is None else [_existing(directory, name) for name in FILES]
     train_images, train_labels, test_images, test_labels = map(read_idx, paths)
     _check_pair(paths[0], train_images, paths[1], train_labels)
     _check_pair(paths[2], test_images, paths[3], test_labels)
@@ -133,7 +132,7 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     )
 
 
-def _check_pair(image_path: Path, images: Array, label_path: Path, labels: Array) -> None:
+def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) -> None:
     for path, array, rank, what in ((image_path, images, 3, "images"), (label_path, labels, 1, "labels")):
         if array.ndim != rank or array.dtype != np.uint8:
             raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not {what}: uint8 with {rank} axes")
@@ -146,14 +145,14 @@ def _pixels(images: Array) -> Array:
     return locked(np.divide(rows, np.float32(255), dtype=np.float32))
 
 
-def _existing(directory: Path, name: str) -> Path:
-    for path in (directory / name, directory / name.removesuffix(".gz")):
-        if path.exists():
+def _existing(directory: str | os.PathLike[str], name: str) -> str:
+    for path in (os.path.join(directory, name), os.path.join(directory, name.removesuffix(".gz"))):
+        if os.path.exists(path):
             return path
-    raise FileNotFoundError(f"{directory} has neither {name} nor {name.removesuffix('.gz')}")
+    raise FileNotFoundError(f"{os.fspath(directory)} has neither {name} nor {name.removesuffix('.gz')}")
 
 
-def _downloaded() -> list[Path]:
+def _downloaded() -> list[str]:
     """Return the paths of MNIST's files in the user's cache, after downloading those that are missing."""
     try:
         pooch: Any = importlib.import_module("pooch")
@@ -163,11 +162,11 @@ def _downloaded() -> list[Path]:
     return [_fetched(pooch, name) for name in FILES]
 
 
-def _fetched(pooch: Any, name: str) -> Path:
+def _fetched(pooch: Any, name: str) -> str:
     failures = []
     for mirror in MIRRORS:
         try:
-            return Path(
+            return str(
                 pooch.retrieve(
                     mirror + name,
                     known_hash=FILES[name],
