@@ -16,8 +16,11 @@ def replaced(record: T, **changes: Any) -> T:
     """Return a record with some fields replaced, taken as they are: nothing is validated, converted, or copied."""
     new = object.__new__(type(record))
     for name in record.__fields__:  # type: ignore[attr-defined]
-        object.__setattr__(new, name, changes[name] if name in changes else getattr(record, name))
+        _set(new, name, changes[name] if name in changes else getattr(record, name))
     return new
+
+
+_set = object.__setattr__  # records are frozen, also for themselves
 
 
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
