@@ -489,13 +489,15 @@ def draw(times, names, growth, path):
         top.bar(
             places, values[:, 0], 0.9 / (len(names) + 1), yerr=errors, color=color, label=name, error_kw={"lw": 0.8}
         )
-    top.set_xticks(range(len(times)), [f"{name_of(sizes)}\nbatch {batch}" for sizes, batch in times], fontsize=8)
+    top.set_xticks(range(len(times)), [f"{name_of(sizes)}\nbatch {batch}" for sizes, batch in times], fontsize=7)
     top.set(ylabel="times as long as the matrix products alone", title="A training step; whiskers: all rounds")
     top.axhline(1, color="0.3", lw=0.8)
+    top.set(yscale="log", yticks=[1, 2, 5, 10, 20], yticklabels=[1, 2, 5, 10, 20])
     top.legend(ncols=len(names), fontsize=8)
     for axes, (what, (sizes, seconds, limit)) in zip(below, growth.items(), strict=True):
         axes.loglog(sizes, 1e3 * np.asarray(seconds), "o-", ms=4, color="C3")
         axes.loglog(sizes, 1e3 * seconds[-1] * (np.asarray(sizes) / sizes[-1]) ** limit, "--", color="0.6", lw=1)
+        axes.set_ylim(1e3 * min(seconds) / 2, 1e3 * max(seconds) * 2)
         axes.set(xlabel=what, ylabel="milliseconds a step", title=f"grows with exponent {exponent(sizes, seconds):.2f}")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
