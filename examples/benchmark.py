@@ -407,7 +407,7 @@ def print_training(threads, directory):
     for name in ["loading", "purenn", "PyTorch", "scikit-learn"]:
         if name != "loading" and not is_installed(name):
             continue
-        command = [sys.executable, __file__, "--train", name, "--data", str(directory)]
+        command = [sys.executable, __file__, "--train", name, *(["--data", directory] if directory else [])]
         result = json.loads(subprocess.check_output(command, env=environment(threads), stderr=subprocess.DEVNULL))
         accuracy = f"{result['accuracy']:.2%}" if result["accuracy"] else ""
         print(f"| {name} | {result['seconds']:.1f} | {accuracy} | {result['peak']:.0f} |", flush=True)
@@ -519,9 +519,7 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="one network, one batch size, one round, no drawing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--data", metavar="DIR", help="directory with MNIST's files; without it, no ten epochs of MNIST"
-    )
+    parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files")
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--train", help=argparse.SUPPRESS)
@@ -557,7 +555,11 @@ def main():
     print_allocations()
     growth = measure_growth(0.3)
     print_growth(growth)
-    if options.data:
+    try:
+        nn.mnist.load(options.data)
+    except (OSError, ImportError) as error:
+        print(f"\nno ten epochs of MNIST (--data names a directory): {str(error).partition(';')[0]}")
+    else:
         print_training(options.threads, options.data)
     options.output.mkdir(parents=True, exist_ok=True)
     draw(times, names, growth, options.output / "benchmark.png")
