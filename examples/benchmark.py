@@ -41,7 +41,8 @@ QUIET = 0.05  # seconds; threads of the contender that was measured before spin 
 def floor(start, x, y, hidden):
     """Compute the eight matrix products of a step into memory that is there already."""
     w1, _, w2, _, w3, _ = start
-    h1, h2, logits = (np.zeros((len(x), w.shape[1]), np.float32) for w in (w1, w2, w3))
+    random = np.random.default_rng(0)
+    h1, h2, logits = (random.random((len(x), w.shape[1]), np.float32) for w in (w1, w2, w3))
     outputs = [np.zeros_like(a) for a in (h1, h2, logits, w3, h2, w2, h1, w1)]
     factors = [(x, w1), (h1, w2), (h2, w3), (h2.T, logits), (logits, w3.T), (h1.T, h2), (h2, w2.T), (x.T, h1)]
 
@@ -166,7 +167,7 @@ def autograd(start, x, y, hidden):
 
 def sklearn(start, x, y, hidden):
     """Take steps with scikit-learn's MLPClassifier.partial_fit, which has one activation for all hidden layers."""
-    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, batch_size=len(x))
+    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, batch_size=len(x), shuffle=False)
     model.partial_fit(x, y, classes=np.arange(10))
     for there, value in zip([*model.coefs_, *model.intercepts_], [*start[::2], *start[1::2]], strict=True):
         there[...] = value
@@ -182,7 +183,15 @@ def _sklearn_model(units, hidden, **options):
 
     assert hidden[0] == hidden[1]
     return MLPClassifier(
-        units, activation=hidden[0], solver="sgd", alpha=0, learning_rate_init=LR, momentum=0, random_state=0, **options
+        units,
+        activation=hidden[0],
+        solver="sgd",
+        alpha=0,
+        learning_rate_init=LR,
+        momentum=0,
+        nesterovs_momentum=False,
+        random_state=0,
+        **options,
     )
 
 
@@ -297,7 +306,8 @@ def check_same_work(workers, sizes, batch):
         start = problem(sizes, batch)[0]
         for (name, hidden), arrays in results.items():
             for array, expected, first in zip(arrays, results["purenn", hidden], start, strict=True):
-                if np.abs(array - expected).max() > 1e-3 * np.abs(expected - first).max() + 1e-7:
+                error, size = np.abs(array - expected).max(), np.abs(expected - first).max()
+                if array.dtype != np.float32 or array.shape != expected.shape or not error <= 1e-3 * size + 1e-7:
                     sys.exit(f"error: {name} does not come to the parameters of purenn; they do different work")
 
 
@@ -317,12 +327,23 @@ def train(name, directory, epochs=10, batch=128):
         "PyTorch": _train_torch,
         "scikit-learn": _train_sklearn,
     }
+    for module in {"PyTorch": ["torch"], "scikit-learn": ["sklearn.neural_network"]}.get(name, []):
+        importlib.import_module(module)
     began = time.perf_counter()
     predict = learners[name](start, x, y, epochs, batch)
     seconds = time.perf_counter() - began
     accuracy = float(np.mean(predict(data.test_images) == data.test_labels)) if predict else None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = peak_memory()
     print(json.dumps({"seconds": seconds if predict else loading, "accuracy": accuracy, "peak": peak}))
+
+
+def peak_memory():
+    """Return the most memory that this process has held, in MiB; on Linux without what its parent held."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _train_purenn(start, x, y, epochs, batch):
@@ -557,7 +578,7 @@ def main():
     print_growth(growth)
     try:
         nn.mnist.load(options.data)
-    except (OSError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"\nno ten epochs of MNIST (--data names a directory): {str(error).partition(';')[0]}")
     else:
         print_training(options.threads, options.data)
