@@ -7,12 +7,17 @@ A step is the gradient of the cross-entropy and its SGD update, in float32, for 
 Every contender runs in a process of its own with the same number of threads, and they take turns. Before anything is
 timed, all of them must come to the same parameters from the same start. One that is not installed is left out, and the
 table says so. The floor is no contender: it is a step's eight matrix products alone.
+
+NumPy's OpenBLAS chooses a kernel by the processor; ``OPENBLAS_CORETYPE=SkylakeX python examples/benchmark.py`` measures
+with the one for AVX-512.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
+import operator
 import os
 import platform
 import resource
@@ -51,6 +56,35 @@ def floor(start, x, y, hidden):
             np.matmul(a, b, out=out)
 
     return step, None
+
+
+def by_hand(start, x, y, hidden):
+    """Take steps as one writes them in NumPy for this network alone: no functions, no checks, arrays overwritten."""
+    leaves, classes, ones = start, np.arange(10), np.ones(len(x), np.float32)
+
+    def step():
+        nonlocal leaves
+        w1, b1, w2, b2, w3, b3 = leaves
+        z1 = x @ w1
+        z1 += b1
+        h1 = np.tanh(z1)
+        z2 = h1 @ w2
+        z2 += b2
+        h2 = np.maximum(z2, 0)
+        z3 = h2 @ w3
+        z3 += b3
+        exps = np.exp(z3 - z3.max(axis=1, keepdims=True))
+        d3 = exps / exps.sum(axis=1, keepdims=True)
+        d3 -= y[:, None] == classes
+        d3 /= len(x)
+        d2 = d3 @ w3.T
+        d2 *= z2 > 0
+        d1 = d2 @ w2.T
+        d1 *= 1 - h1 * h1
+        gradient = [x.T @ d1, ones @ d1, h1.T @ d2, ones @ d2, h2.T @ d3, ones @ d3]
+        leaves = [-LR * g + p for g, p in zip(gradient, leaves, strict=True)]
+
+    return step, lambda: leaves
 
 
 def purenn(start, x, y, hidden):
@@ -116,12 +150,9 @@ def torch(start, x, y, hidden):
     """Take steps with PyTorch, eager: a Sequential, CrossEntropyLoss and optim.SGD."""
     import torch
 
-    model = _torch_model([start[0].shape[0], *(w.shape[1] for w in start[::2])], hidden)
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), start, strict=True):
-            parameter.copy_(torch.tensor(value.T))
+    model = _torch_model(start, hidden)
     optimizer, criterion = torch.optim.SGD(model.parameters(), lr=LR), torch.nn.CrossEntropyLoss()
-    x, y = torch.tensor(x), torch.tensor(y)
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
 
     def step():
         optimizer.zero_grad()
@@ -131,12 +162,16 @@ def torch(start, x, y, hidden):
     return step, lambda: [parameter.detach().numpy().T for parameter in model.parameters()]
 
 
-def _torch_model(sizes, hidden):
+def _torch_model(start, hidden):
     import torch
 
     activations = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
-    first, second, third = itertools.starmap(torch.nn.Linear, itertools.pairwise(sizes))
-    return torch.nn.Sequential(first, activations[hidden[0]](), second, activations[hidden[1]](), third)
+    first, second, third = (torch.nn.Linear(*w.shape) for w in start[::2])
+    model = torch.nn.Sequential(first, activations[hidden[0]](), second, activations[hidden[1]](), third)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.copy_(torch.from_numpy(value.T))
+    return model
 
 
 def autograd(start, x, y, hidden):
@@ -203,12 +238,13 @@ def _params(start, hidden):
 
 CONTENDERS = {  # name: (function, the package it needs, activations of the hidden layers)
     "floor": (floor, "numpy", ("tanh", "relu")),
+    "NumPy by hand": (by_hand, "numpy", ("tanh", "relu")),
     "purenn": (purenn, "purenn", ("tanh", "relu")),
     "PyTorch": (torch, "torch", ("tanh", "relu")),
     "jax.jit": (jax_jit, "jax", ("tanh", "relu")),
     "purenn in jax.jit": (purenn_jit, "jax", ("tanh", "relu")),
     "autograd": (autograd, "autograd", ("tanh", "relu")),
-    "scikit-learn": (sklearn, "sklearn", ("relu", "relu")),
+    "scikit-learn (relu, relu)": (sklearn, "sklearn", ("relu", "relu")),
 }
 
 
@@ -224,27 +260,29 @@ def problem(sizes, batch):
 
 
 def work(name):
-    """Serve requests: "check" answers with a file of the parameters after a step, "time" with seconds a step."""
-    contender, package, hidden = CONTENDERS[name]
-    if package == "torch":
-        import torch
-
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    """Serve requests: "check" writes the parameters after three steps, "time" answers seconds a step, "peak" MiB."""
+    contender, _, hidden = CONTENDERS[name]
     prepared = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        key = (*request["sizes"], request["batch"])
-        if request["do"] == "check":
-            step, parameters = contender(*problem(request["sizes"], request["batch"]), request["hidden"])
+
+    def check(sizes, batch, hidden, path):
+        step, parameters = contender(*problem(sizes, batch), hidden)
+        for _ in range(3):
             step()
-            np.savez(request["path"], *map(np.asarray, parameters()))
-            print("0", flush=True)
-            continue
+        np.savez(path, *map(np.asarray, parameters()))
+        return 0
+
+    def seconds_a_step(sizes, batch, seconds):
+        key = (*sizes, batch)
         if key not in prepared:
-            prepared[key] = contender(*problem(request["sizes"], request["batch"]), hidden)[0]
+            prepared[key] = contender(*problem(sizes, batch), hidden)[0]
         time.sleep(QUIET)
         seconds_a_call(prepared[key], QUIET)
-        print(seconds_a_call(prepared[key], request["seconds"]), flush=True)
+        return seconds_a_call(prepared[key], seconds)
+
+    answers = {"check": check, "time": seconds_a_step, "peak": peak_memory}
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(answers[request.pop("do")](**request), flush=True)
 
 
 def seconds_a_call(function, seconds):
@@ -259,14 +297,9 @@ def seconds_a_call(function, seconds):
 class Worker:
     """The other end: a process that runs a contender."""
 
-    def __init__(self, name, threads):
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(threads),
-            text=True,
-        )
+    def __init__(self, name):
+        command = [sys.executable, __file__, "--worker", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **request):
         """Send a request, and return the number that answers it."""
@@ -285,13 +318,14 @@ class Worker:
 
 def environment(threads):
     """Return the environment that gives every library the same number of threads."""
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-    return os.environ | limits | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONWARNINGS": "ignore"}
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+    flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    fixed = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONWARNINGS": "ignore"}
+    return os.environ | fixed | dict.fromkeys(names, str(threads))
 
 
 def check_same_work(workers, sizes, batch):
-    """Stop unless all contenders come to the same parameters in one step from the same start."""
+    """Stop unless all contenders come to the same parameters in three steps from the same start."""
     with tempfile.TemporaryDirectory() as directory:
         results = {}
         for name in workers:
@@ -320,21 +354,13 @@ def train(name, directory, epochs=10, batch=128):
     data = nn.mnist.load(directory)
     loading = time.perf_counter() - began
     start, _, _ = problem(NETWORKS[0], 1)
-    x, y = data.train_images, data.train_labels
-    learners = {
-        "loading": lambda *_: None,
-        "purenn": _train_purenn,
-        "PyTorch": _train_torch,
-        "scikit-learn": _train_sklearn,
-    }
-    for module in {"PyTorch": ["torch"], "scikit-learn": ["sklearn.neural_network"]}.get(name, []):
-        importlib.import_module(module)
+    learner, module = LEARNERS[name]
+    importlib.import_module(module)
     began = time.perf_counter()
-    predict = learners[name](start, x, y, epochs, batch)
-    seconds = time.perf_counter() - began
+    predict = learner(start, data.train_images, data.train_labels, epochs, batch)
+    seconds = time.perf_counter() - began if predict else loading
     accuracy = float(np.mean(predict(data.test_images) == data.test_labels)) if predict else None
-    peak = peak_memory()
-    print(json.dumps({"seconds": seconds if predict else loading, "accuracy": accuracy, "peak": peak}))
+    print(json.dumps([seconds, peak_memory(), accuracy]))
 
 
 def peak_memory():
@@ -358,16 +384,15 @@ def _train_torch(start, x, y, epochs, batch):
     import torch
 
     torch.manual_seed(0)
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    model = _torch_model(NETWORKS[0], ("tanh", "relu"))
+    model = _torch_model(start, ("tanh", "relu"))
     optimizer, criterion = torch.optim.SGD(model.parameters(), lr=LR), torch.nn.CrossEntropyLoss()
-    x, y = torch.tensor(x), torch.tensor(y)
+    x, y = torch.from_numpy(np.array(x)), torch.from_numpy(y.astype(np.int64))
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(batch):
             optimizer.zero_grad()
             criterion(model(x[rows]), y[rows]).backward()
             optimizer.step()
-    return lambda x: model(torch.tensor(x)).argmax(dim=1).numpy()
+    return lambda x: model(torch.from_numpy(np.array(x))).argmax(dim=1).numpy()
 
 
 def _train_sklearn(start, x, y, epochs, batch):
@@ -377,16 +402,26 @@ def _train_sklearn(start, x, y, epochs, batch):
     return model.fit(x, y).predict
 
 
+LEARNERS = {  # name: (function, the module it needs)
+    "loading": (lambda *_: None, "numpy"),
+    "purenn": (_train_purenn, "purenn"),
+    "PyTorch": (_train_torch, "torch"),
+    "scikit-learn (relu, relu)": (_train_sklearn, "sklearn.neural_network"),
+}
+
+
 # Everything in one place
 
 
 def measure_steps(workers, cases, rounds, seconds):
     """Return seconds a step of every contender, one number a round, for each case; contenders take turns."""
-    times = {case: {name: [] for name in workers} for case in cases}
+    names = list(workers)
+    times = {case: {name: [] for name in names} for case in cases}
     for number, (sizes, batch) in itertools.product(range(rounds), cases):
         print(f"\rround {number + 1} of {rounds}, {name_of(sizes)} batch {batch}    ", end="", file=sys.stderr)
-        for name, worker in workers.items():
-            seconds_a_step = worker.ask(do="time", sizes=sizes, batch=batch, seconds=seconds)
+        first = number % len(names)  # another one in every round, so that none always follows the same
+        for name in names[first:] + names[:first]:
+            seconds_a_step = workers[name].ask(do="time", sizes=sizes, batch=batch, seconds=seconds)
             times[sizes, batch][name].append(seconds_a_step)
     print(file=sys.stderr)
     return times
@@ -398,22 +433,23 @@ def ratios(times, name, to):
     return np.median(values), values.min(), values.max()
 
 
-def print_steps(times, names):
+def print_steps(times, names, peaks):
     """Print the table of steps, and the geometric means over all cases."""
-    print("\nMicroseconds a training step, median of the rounds; below it, times as long as purenn (lowest-highest).\n")
+    print("\nMicroseconds a training step and times as long as purenn: median of the rounds (lowest-highest).\n")
     print(f"| network | batch | {' | '.join(names)} |\n|{' --- |' * (len(names) + 2)}")
     for (sizes, batch), case in times.items():
         cells = []
         for name in names:
-            middle, low, high = ratios(case, name, "purenn")
-            cells.append(f"{1e6 * np.median(case[name]):,.0f}<br>{middle:.2f} ({low:.2f}-{high:.2f})")
+            middle, low, high = (1e6 * f(case[name]) for f in (np.median, min, max))
+            ratio, least, most = ratios(case, name, "purenn")
+            cells.append(f"{middle:,.0f} ({low:,.0f}-{high:,.0f})<br>{ratio:.2f} ({least:.2f}-{most:.2f})")
         print(f"| {name_of(sizes)} | {batch} | {' | '.join(cells)} |")
     means = [f"{mean_ratio(times, name, 'purenn'):.2f}" for name in names]
     print(f"| geometric mean | | {' | '.join(means)} |")
-    worst = max(ratios(case, "purenn", "floor")[0] for case in times.values())
-    print(
-        f"\npurenn takes {mean_ratio(times, 'purenn', 'floor'):.2f} times as long as the floor, {worst:.2f} at worst."
-    )
+    print(f"| peak memory, MiB | | {' | '.join(f'{peaks[name]:.0f}' for name in names)} |")
+    for name in ("purenn", "NumPy by hand"):
+        worst = max(ratios(case, name, "floor")[0] for case in times.values())
+        print(f"\n{name}: {mean_ratio(times, name, 'floor'):.2f} times the floor, {worst:.2f} at worst.")
 
 
 def mean_ratio(times, name, to):
@@ -421,35 +457,39 @@ def mean_ratio(times, name, to):
     return float(np.exp(np.mean([np.log(ratios(case, name, to)[0]) for case in times.values()])))
 
 
-def print_training(threads, directory):
+def print_training(directory, rounds=3):
     """Print what ten epochs of MNIST take."""
-    print("\nTen epochs of MNIST, 784-128-64-10, batches of 128, learning rate 0.1:\n")
-    print("| | seconds | test accuracy | peak memory (MiB) |\n| --- | --- | --- | --- |")
-    for name in ["loading", "purenn", "PyTorch", "scikit-learn"]:
-        if name != "loading" and not is_installed(name):
-            continue
+    results = {name: [] for name, (_, module) in LEARNERS.items() if is_installed(module)}
+    for _, (name, list_) in itertools.product(range(rounds), results.items()):
         command = [sys.executable, __file__, "--train", name, *(["--data", directory] if directory else [])]
-        result = json.loads(subprocess.check_output(command, env=environment(threads), stderr=subprocess.DEVNULL))
-        accuracy = f"{result['accuracy']:.2%}" if result["accuracy"] else ""
-        print(f"| {name} | {result['seconds']:.1f} | {accuracy} | {result['peak']:.0f} |", flush=True)
+        list_.append(json.loads(subprocess.check_output(command)))
+    print(f"\nTen epochs of MNIST, 784-128-64-10, batches of 128, learning rate 0.1, median of {rounds} runs:\n")
+    print("| | seconds (lowest-highest) | test accuracy | peak memory, MiB |\n| --- | --- | --- | --- |")
+    for name, list_ in results.items():
+        seconds, peaks, (accuracy, *_) = zip(*list_, strict=True)
+        cells = (
+            f"{np.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})",
+            f"{accuracy:.2%}" if accuracy else "",
+        )
+        print(f"| {name} | {' | '.join(cells)} | {max(peaks):.0f} |")
 
 
-def print_import(rounds=15):
+def print_import(rounds):
     """Print how long imports take, in processes that take turns."""
     seconds = {"pass": [], "import numpy": [], "import purenn": []}
     for _, (statement, list_) in itertools.product(range(rounds), seconds.items()):
         began = time.perf_counter()
         subprocess.check_call([sys.executable, "-c", statement])
-        list_.append(time.perf_counter() - began)
-    numpy, both = (np.median(np.subtract(seconds[s], seconds["pass"])) for s in ("import numpy", "import purenn"))
+        list_.append(1e3 * (time.perf_counter() - began))
+    nothing, numpy, purenn = map(np.asarray, seconds.values())
     print(
-        f"\nimport numpy: {1e3 * numpy:.0f} ms; import purenn: {1e3 * both:.0f} ms, {1e3 * (both - numpy):.0f} ms more."
+        f"\nimport numpy: {np.median(numpy - nothing):.0f} ms; import purenn: {np.median(purenn - numpy):.0f} ms more."
     )
 
 
 def print_allocations():
     """Print what a step allocates at most, beside its parameters and activations."""
-    print("\nMemory that a step holds at its peak (tracemalloc), in multiples of parameters plus activations:")
+    print("\nMemory that a step holds at its peak (tracemalloc), in multiples of parameters plus activations:\n")
     for sizes, batch in itertools.product(NETWORKS, BATCHES):
         start, x, y = problem(sizes, batch)
         params = _params(start, ("tanh", "relu"))
@@ -460,39 +500,41 @@ def print_allocations():
         peak = tracemalloc.get_traced_memory()[1] - before
         tracemalloc.stop()
         there = sum(leaf.nbytes for leaf in nn.tree_leaves(result)) + 4 * batch * sum(sizes[1:])
-        print(f"  {name_of(sizes)}, batch {batch}: {peak / there:.2f}")
+        print(f"- {name_of(sizes)}, batch {batch}: {peak / there:.2f}")
 
 
 def measure_growth(seconds):
-    """Return sizes, seconds a step and the exponent of the arithmetic, for batch size, width and depth."""
+    """Return sizes, seconds a step and operations a step, as batch size, width and depth grow."""
 
-    def seconds_a_step(sizes, batch):
+    def cost(sizes, batch):
         activations = [nn.tanh] * (len(sizes) - 2) + [nn.softmax]
         random = np.random.default_rng(0)
         x, y = random.random((batch, sizes[0]), np.float32), random.integers(0, sizes[-1], batch)
         (x, y) = next(nn.batches(0, x, y, batch))
         params = nn.init(0, sizes, activations)
-        return seconds_a_call(lambda: nn.sgd_step(params, nn.grads(params, x, y), LR), seconds)
+        products = 6 * sum(itertools.starmap(operator.mul, itertools.pairwise(sizes))) - 2 * sizes[0] * sizes[1]
+        return seconds_a_call(lambda: nn.sgd_step(params, nn.grads(params, x, y), LR), seconds), batch * products
 
     batches, widths, depths = ([int(start * 10 ** (k / 2)) for k in range(7)] for start in (10, 4, 1))
     return {
-        "batch size": (batches, [seconds_a_step((784, 128, 64, 10), n) for n in batches], 1),
-        "width of two hidden layers": (widths, [seconds_a_step((784, n, n, 10), 128) for n in widths], 2),
-        "number of hidden layers": (depths, [seconds_a_step((784, *[64] * n, 10), 128) for n in depths], 1),
+        "batch size": (batches, *zip(*[cost((784, 128, 64, 10), n) for n in batches], strict=True)),
+        "width of two hidden layers": (widths, *zip(*[cost((784, n, n, 10), 128) for n in widths], strict=True)),
+        "number of hidden layers": (depths, *zip(*[cost((784, *[64] * n, 10), 128) for n in depths], strict=True)),
     }
 
 
-def exponent(sizes, seconds):
+def exponent(sizes, costs):
     """Return the slope of a line through the upper half of the points, on logarithmic axes."""
     half = len(sizes) // 2
-    return np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0]
+    return np.polyfit(np.log(sizes[half:]), np.log(costs[half:]), 1)[0]
 
 
 def print_growth(growth):
     """Print the exponents."""
-    print("\nHow the cost of a step grows over three decades (exponent of the upper half; that of the arithmetic):")
-    for what, (sizes, seconds, limit) in growth.items():
-        print(f"  {what}, {sizes[0]} to {sizes[-1]}: {exponent(sizes, seconds):.2f} ({limit})")
+    print("\nHow a step's time grows over three decades: exponent of their upper half (that of the matrix products):\n")
+    for what, (sizes, seconds, operations) in growth.items():
+        exponents = exponent(sizes, seconds), exponent(sizes, operations)
+        print("- {}, {} to {}: {:.2f} ({:.2f})".format(what, sizes[0], sizes[-1], *exponents))
 
 
 def draw(times, names, growth, path):
@@ -501,9 +543,8 @@ def draw(times, names, growth, path):
 
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, *below = figure.subplot_mosaic("AAA;BCD", height_ratios=(1.5, 1)).values()
-    for number, (name, color) in enumerate(
-        zip(names, ["0.6", "C3", *(f"C{k}" for k in (0, 1, 2, 4, 5))], strict=False)
-    ):
+    colors = ["0.6", "0.8", "C3", "C0", "C1", "C2", "C4", "C5"]
+    for number, (name, color) in enumerate(zip(names, colors, strict=False)):
         values = np.asarray([ratios(case, name, "floor") for case in times.values()])
         places = np.arange(len(times)) + (number - (len(names) - 1) / 2) / (len(names) + 1)
         errors = np.abs(values[:, :1].T - values[:, 1:].T)
@@ -515,12 +556,14 @@ def draw(times, names, growth, path):
     top.axhline(1, color="0.3", lw=0.8)
     top.set(yscale="log", yticks=[1, 2, 5, 10, 20], yticklabels=[1, 2, 5, 10, 20])
     top.legend(ncols=len(names), fontsize=8)
-    for axes, (what, (sizes, seconds, limit)) in zip(below, growth.items(), strict=True):
-        axes.loglog(sizes, 1e3 * np.asarray(seconds), "o-", ms=4, color="C3")
-        axes.loglog(sizes, 1e3 * seconds[-1] * (np.asarray(sizes) / sizes[-1]) ** limit, "--", color="0.6", lw=1)
+    for axes, (what, (sizes, seconds, operations)) in zip(below, growth.items(), strict=True):
+        axes.loglog(sizes, 1e3 * np.asarray(seconds), "o-", ms=4, color="C3", label="a step")
+        products = np.asarray(operations, float) * (1e3 * seconds[-1] / operations[-1])
+        axes.loglog(sizes, products, "--", color="0.6", lw=1, label="the matrix products, to scale")
         axes.set_ylim(1e3 * min(seconds) / 2, 1e3 * max(seconds) * 2)
         axes.set(xlabel=what, ylabel="milliseconds a step", title=f"grows with exponent {exponent(sizes, seconds):.2f}")
         axes.grid(alpha=0.3)
+    below[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -529,17 +572,32 @@ def name_of(sizes):
     return "-".join(map(str, sizes))
 
 
-def is_installed(name):
-    """Tell whether the package that a contender needs is there."""
-    return importlib.util.find_spec(CONTENDERS[name][1]) is not None
+def is_installed(module):
+    """Tell whether the package that a module belongs to is there."""
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def processor():
+    """Return the name of the processor, as well as the system knows it, and the kernel of NumPy's BLAS."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    with contextlib.suppress(ImportError):
+        import threadpoolctl
+
+        libraries = threadpoolctl.threadpool_info()
+        name += "".join(f", {lib['internal_api']} {lib['version']} for {lib['architecture']}" for lib in libraries)
+    return name
 
 
 def main():
     """Measure, print and draw."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = argparse.ArgumentParser(description="Measure a training step beside other libraries and the limit.")
-    parser.add_argument("--smoke", action="store_true", help="one network, one batch size, one round, no drawing")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--smoke", action="store_true", help="one network, one batch size, one round: does it work?")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files")
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -549,52 +607,44 @@ def main():
         return work(options.worker)
     if options.train:
         return train(options.train, options.data)
+    if environment(options.threads) != os.environ:  # libraries read it when they are loaded, so begin again
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment(options.threads))
 
-    names = [name for name in CONTENDERS if is_installed(name)]
+    names = [name for name, (_, package, _) in CONTENDERS.items() if is_installed(package)]
     packages = sorted({CONTENDERS[name][1].replace("sklearn", "scikit-learn") for name in names})
-    print(f"{processor()}, {options.threads} threads, Python {platform.python_version()}")
+    print(f"{processor()}; {options.threads} threads; Python {platform.python_version()}")
     print(", ".join(f"{package} {version(package)}" for package in packages))
     for name in CONTENDERS.keys() - set(names):
         print(f"{name} is absent: pip install {CONTENDERS[name][1].replace('sklearn', 'scikit-learn')}")
-    if "scikit-learn" in names:
-        print("scikit-learn has one activation for all hidden layers: it uses relu twice.")
 
     cases = [(NETWORKS[0], 128)] if options.smoke else list(itertools.product(NETWORKS, BATCHES))
-    workers = {name: Worker(name, options.threads) for name in names}
+    workers = {name: Worker(name) for name in names}
     try:
         for sizes, batch in cases:
             check_same_work(workers, sizes, batch)
-        print("After one step from the same start, all have the same parameters.")
-        times = measure_steps(workers, cases, 1 if options.smoke else options.rounds, 0.2)
+        print("After three steps from the same start, all have the same parameters.")
+        rounds, seconds = (1, 0.1) if options.smoke else (options.rounds, 0.3)
+        times = measure_steps(workers, cases, rounds, seconds)
+        peaks = {name: worker.ask(do="peak") for name, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
-    print_steps(times, names)
-    if options.smoke:
-        return None
-    print_import()
+    print_steps(times, names, peaks)
+    print_import(1 if options.smoke else 15)
     print_allocations()
-    growth = measure_growth(0.3)
+    growth = measure_growth(0 if options.smoke else 0.3)
     print_growth(growth)
-    try:
-        nn.mnist.load(options.data)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"\nno ten epochs of MNIST (--data names a directory): {str(error).partition(';')[0]}")
-    else:
-        print_training(options.threads, options.data)
+    if not options.smoke:
+        try:
+            nn.mnist.load(options.data)
+        except (OSError, ValueError, ImportError) as error:
+            print(f"\nno ten epochs of MNIST (--data names a directory): {str(error).partition(';')[0]}")
+        else:
+            print_training(options.data)
     options.output.mkdir(parents=True, exist_ok=True)
     draw(times, names, growth, options.output / "benchmark.png")
     print(f"\ndrawn in {options.output / 'benchmark.png'}")
     return None
-
-
-def processor():
-    """Return the name of the processor, as well as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
