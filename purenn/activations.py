@@ -4,6 +4,7 @@ Each is a function of the pre-activations ``z`` and, beside it, its pullback: th
 the value ``y`` there, and the gradient ``dy`` at ``y``.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,57 @@ def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy * y * (1 - y)
 
 
+def _leaky_relu(z: Array) -> Array:
+    return namespace(z).maximum(z, 0.01 * z)
+
+
+def _leaky_relu_pullback(z: Array, y: Array, dy: Array) -> Array:
+    return namespace(z).where(z > 0, dy, 0.01 * dy)
+
+
+def _elu(z: Array) -> Array:
+    xp = namespace(z)
+    return xp.where(z > 0, z, xp.expm1(xp.minimum(z, 0)))
+
+
+def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
+    xp = namespace(z)
+    return dy * xp.exp(xp.minimum(z, 0))
+
+
+def _softplus(z: Array) -> Array:
+    xp = namespace(z)
+    return xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))
+
+
+def _softplus_pullback(z: Array, y: Array, dy: Array) -> Array:
+    return dy * _sigmoid(z)
+
+
+def _gelu(z: Array) -> Array:
+    return z * (1 + _gelu_tanh(z)[0]) / 2
+
+
+def _gelu_pullback(z: Array, y: Array, dy: Array) -> Array:
+    tanh, slope = _gelu_tanh(z)
+    return dy * (1 + tanh + z * (1 - tanh * tanh) * slope) / 2
+
+
+def _gelu_tanh(z: Array) -> tuple[Array, Array]:
+    """Return tanh(u) and du/dz for u = sqrt(2 / pi) (z + 0.044715 z^3); beyond |z| = 10 the first is 1 anyway."""
+    z, scale = namespace(z).clip(z, -10, 10), math.sqrt(2 / math.pi)
+    return namespace(z).tanh(scale * (z + 0.044715 * z * z * z)), scale * (1 + 3 * 0.044715 * z * z)
+
+
+def _silu(z: Array) -> Array:
+    return z * _sigmoid(z)
+
+
+def _silu_pullback(z: Array, y: Array, dy: Array) -> Array:
+    sigmoid = _sigmoid(z)
+    return dy * sigmoid * (1 + z * (1 - sigmoid))
+
+
 def _identity(z: Array) -> Array:
     return z
 
@@ -101,6 +153,26 @@ sigmoid = Activation("sigmoid", _sigmoid, _sigmoid_pullback)
 """Logistic function, ``1 / (1 + exp(-z))``, with values in (0, 1); computed as
 ``exp(min(z, 0)) / (1 + exp(-|z|))``, which neither overflows nor loses small values. Derivative:
 ``sigmoid(z) (1 - sigmoid(z))``."""
+
+leaky_relu = Activation("leaky_relu", _leaky_relu, _leaky_relu_pullback)
+"""Leaky rectifier, ``max(z, 0.01 z)`` (Maas, Hannun & Ng 2013). Derivative: 1 where ``z > 0``, else 0.01."""
+
+elu = Activation("elu", _elu, _elu_pullback)
+"""Exponential linear unit, ``z`` where ``z > 0``, else ``exp(z) - 1`` (Clevert, Unterthiner & Hochreiter 2016).
+Derivative: ``exp(min(z, 0))``."""
+
+softplus = Activation("softplus", _softplus, _softplus_pullback)
+"""Smooth rectifier, ``log(1 + exp(z))`` (Glorot, Bordes & Bengio 2011), computed as
+``max(z, 0) + log(1 + exp(-|z|))``. Derivative: ``sigmoid(z)``."""
+
+gelu = Activation("gelu", _gelu, _gelu_pullback)
+"""Gaussian error linear unit in its tanh form, ``z (1 + tanh(u)) / 2`` with ``u = sqrt(2 / pi) (z + 0.044715 z^3)``
+(Hendrycks & Gimpel 2016). Derivative: ``(1 + tanh(u) + z (1 - tanh(u)^2) u') / 2`` with
+``u' = sqrt(2 / pi) (1 + 0.134145 z^2)``."""
+
+silu = Activation("silu", _silu, _silu_pullback)
+"""Sigmoid linear unit or swish, ``z sigmoid(z)`` (Elfwing, Uchibe & Doya 2018). Derivative:
+``sigmoid(z) (1 + z (1 - sigmoid(z)))``."""
 
 identity = Activation("identity", _identity, _identity_pullback)
 """The identity, ``z``. Derivative: 1."""

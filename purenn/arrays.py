@@ -114,6 +114,13 @@ def scalar_like(value: Any, array: Array) -> Any:
     return value if isinstance(value, float) else namespace(array).asarray(value, dtype=array.dtype)
 
 
+def as_floats(value: Any) -> Array:
+    """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
+    array = value if is_array(value) else np.asarray(operator.index(value))
+    xp = namespace(array)
+    return xp.astype(array, xp.asarray(0.0).dtype)
+
+
 def generator(seed: Seed) -> "np.random.Generator":  # quoted, since importing numpy.random takes 13 ms
     """Return a generator of random numbers that depends on the seed alone: an int >= 0, or a tuple of such ints.
 

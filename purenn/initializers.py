@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from purenn.activations import Activation, relu
+from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
 from purenn.arrays import Array, Seed, generator, locked
 from purenn.layers import Dense, Params
 
@@ -15,9 +15,9 @@ from purenn.layers import Dense, Params
 def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dtype: Any = np.float32) -> Params:
     """Draw the parameters of a network of dense layers.
 
-    Weights of a layer with relu are normal with mean 0 and variance ``2 / fan_in`` (He et al. 2015, equation 10), those
-    of any other uniform in ``(-a, a)`` with ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16).
-    Biases are zero.
+    Weights of a layer with relu or one of its relatives (leaky_relu, elu, gelu, silu) are normal with mean 0 and
+    variance ``2 / fan_in`` (He et al. 2015, equation 10), those of any other uniform in ``(-a, a)`` with
+    ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16). Biases are zero.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
 
 
 def _weights(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:
-    if activation == relu:
+    if activation in (relu, leaky_relu, elu, gelu, silu):
         return random.normal(0, math.sqrt(2 / fan_in), (fan_in, fan_out))
     limit = math.sqrt(6 / (fan_in + fan_out))
     return random.uniform(-limit, limit, (fan_in, fan_out))

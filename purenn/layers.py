@@ -7,12 +7,12 @@ to pull a gradient back through it (its vector-Jacobian product). ``Dense`` and 
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from purenn.activations import Activation
-from purenn.arrays import Array, describe, frozen, locked, namespace
+from purenn.arrays import Array, Seed, describe, frozen, generator, locked, namespace
 from purenn.records import Vector, record
-from purenn.trees import replaced, tree_leaves
+from purenn.trees import replaced, sequence_like, tree_leaves
 
 L = TypeVar("L")
 Layer: TypeAlias = Any
@@ -319,13 +319,16 @@ def _check_features(layer: Layer, x: Array, name: str) -> None:
 def _as_floats(x: Array, dtype: Any) -> Array:
     if x.dtype == dtype:
         return x
-    xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating"):
+    _check_floats(x)
+    return namespace(x).astype(x, dtype)
+
+
+def _check_floats(x: Array) -> None:
+    if not namespace(x).isdtype(x.dtype, "real floating"):
         raise TypeError(
             f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and x.astype(np.float32) / 255 "
             "scales pixels of 0 to 255 to the [0, 1] that networks learn from"
         )
-    return xp.astype(x, dtype)
 
 
 # Params
@@ -383,6 +386,97 @@ def _chained_vjp(layers: tuple[Layer, ...], x: Array) -> tuple[Array, Callable[[
 def _check_first(network: Params, x: Array) -> None:
     if network.fan_in is not None:
         _check_features(network, x, "the first layer")
+
+
+# Dropout, the layer that is random in training
+
+
+@record
+class Dropout(Vector):
+    """A layer that sets each of its inputs to zero with some probability, and scales the others up to make up for it.
+
+    ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
+    section 10). The mask comes from the seed; without one, ``y = x``. Training gives a seed for every step by
+    ``seeded``, and nothing else knows of it: gradients have the type of the network without seeds.
+
+    Attributes
+    ----------
+    rate : float
+        At least 0 and below 1.
+    seed : int, tuple of int, or None
+
+    Raises
+    ------
+    ValueError
+        If the rate is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.forward(nn.Dropout(0.5), np.ones((1, 8)))
+    array([[1., 1., 1., 1., 1., 1., 1., 1.]])
+    >>> nn.forward(nn.seeded(nn.Dropout(0.5), 1), np.ones((1, 8)))
+    array([[2., 0., 0., 2., 2., 2., 2., 0.]])
+    """
+
+    rate: float
+    seed: Seed | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate is {self.rate}, but must be at least 0 and below 1")
+
+
+def seeded(layer: L, seed: Seed) -> L:
+    """Return the same layer or network with a seed in every random part: one that has a field ``seed``.
+
+    Each part gets a seed of its own, the given one and its place in the network. A training step then reads
+    ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``; the parameters themselves never have a seed, so
+    that ``forward(params, x)`` is the network as it predicts.
+
+    Parameters
+    ----------
+    layer : Params, or any other layer
+    seed : int or tuple of int
+        The same seed gives the same masks; a step that is to have its own needs its own.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
+    Params(layers=(
+        Dropout(rate=0.2, seed=(0, 7, 0, 0)),
+        Dropout(rate=0.5, seed=(0, 7, 0, 1)),
+    ))
+    """
+    path = seed if isinstance(seed, tuple) else (seed,)
+    if isinstance(layer, tuple):
+        return cast("L", sequence_like(layer, [seeded(part, (*path, k)) for k, part in enumerate(layer)]))
+    names = getattr(layer, "__fields__", ())
+    if not names:
+        return layer
+    parts = {name: seeded(getattr(layer, name), (*path, number)) for number, name in enumerate(names)}
+    return replaced(layer, **parts | ({"seed": seed} if "seed" in parts else {}))
+
+
+@forward.register
+def _(layer: Dropout, x: Array) -> Array:
+    return frozen(x) if layer.seed is None else locked(x * _mask(layer.seed, layer.rate, x))
+
+
+@vjp.register
+def _(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
+    gradient = replaced(layer, seed=None)
+    if layer.seed is None:
+        return frozen(x), lambda dy: (gradient, frozen(dy))
+    mask = _mask(layer.seed, layer.rate, x)
+    return locked(x * mask), lambda dy: (gradient, locked(dy * mask))
+
+
+def _mask(seed: Seed, rate: float, x: Array) -> Array:
+    _check_floats(x)
+    kept = generator(seed).random(x.shape, dtype="float32") >= rate
+    return namespace(x).asarray(kept, dtype=x.dtype) / (1 - rate)
 
 
 # The output: losses start from its pre-activations

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from purenn.activations import Activation, identity, sigmoid, softmax
+from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arrays import Array, describe, inspectable, locked, namespace
 from purenn.layers import forward, output_activation, parameter_vjp, with_output_activation
 from purenn.trees import tree_leaves, tree_map
@@ -324,8 +324,7 @@ def _cross_entropies(logits: Array, targets: Array) -> Array:
 
 
 def _binary_cross_entropies(logits: Array, targets: Array) -> Array:
-    xp = namespace(logits)
-    return xp.maximum(logits, 0) + xp.log1p(xp.exp(-xp.abs(logits))) - targets * logits
+    return softplus(logits) - targets * logits
 
 
 def _half_squared_errors(values: Array, targets: Array) -> Array:

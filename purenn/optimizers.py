@@ -1,12 +1,17 @@
-"""How do gradients become better parameters?"""
+"""How do gradients become better parameters?
 
+A step takes parameters, their gradient, and what it remembers of the steps before, and returns them anew.
+"""
+
+import itertools
 import math
 import operator
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
-from purenn.arrays import Array, check_alike, check_scalar, locked, scalar_like
-from purenn.trees import tree_map
+from purenn.arrays import Array, as_floats, check_alike, check_scalar, is_array, locked, namespace, scalar_like
+from purenn.records import Vector, record
+from purenn.trees import global_norm, replaced, some_leaves, tree_map, zeros_like
 
 T = TypeVar("T")
 
@@ -48,6 +53,328 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
         return locked(scalar_like(-lr, g) * g + p)
 
     return tree_map(step, params, grads)
+
+
+def momentum_step(
+    params: T, grads: T, velocity: T, lr: float, momentum: float = 0.9, nesterov: bool = False
+) -> tuple[T, T]:
+    """Take one step of gradient descent with momentum.
+
+    ``velocity' = momentum * velocity + grads``, ``params' = params - lr * velocity'`` (Polyak 1964); with Nesterov's
+    ``params' = params - lr * (grads + momentum * velocity')`` (Sutskever, Martens, Dahl & Hinton 2013).
+
+    Parameters
+    ----------
+    params, grads, lr
+        As for ``sgd_step``.
+    velocity : Params
+        What the step before returned; ``zeros_like(params)`` at the start.
+    momentum : float
+        From 0 up to, but not including, 1.
+    nesterov : bool
+
+    Returns
+    -------
+    params, velocity : Params
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``sgd_step`` does; and if ``momentum`` is not from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
+    (array([0.75]), array([2.5]))
+    """
+    momentum = _fraction("momentum", momentum)
+
+    def follow(v: Array, g: Array) -> Array:
+        check_alike(v, g)
+        return locked(momentum * v + g)
+
+    velocity = tree_map(follow, velocity, grads)
+    return sgd_step(params, tree_map(follow, velocity, grads) if nesterov else velocity, lr), velocity
+
+
+@record
+class AdamState(Vector):
+    """What ``adam_step`` remembers.
+
+    Attributes
+    ----------
+    steps : array, ()
+        How many steps were taken.
+    means, squares : Params
+        The exponential averages of the gradient and of its square, like the parameters.
+    """
+
+    steps: Array
+    means: Any
+    squares: Any
+
+
+def adam_init(params: Any) -> AdamState:
+    """Return the state that ``adam_step`` starts with: no steps, averages of zero.
+
+    Parameters
+    ----------
+    params : Params
+        Or any other record, tuple or array; no lists, as a state does not change.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.adam_init(np.ones(3))
+    AdamState(steps=i64[], means=f64[3], squares=f64[3])
+    """
+    steps = namespace(some_leaves(params)[0]).asarray(0)
+    return AdamState(steps, zeros_like(params), zeros_like(params))
+
+
+def adam_step(
+    params: T,
+    grads: T,
+    state: AdamState,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[T, AdamState]:
+    """Take one step of Adam with decoupled weight decay (AdamW).
+
+    In step ``t = 1, 2, ...``, with gradient ``g``::
+
+        m' = beta1 m + (1 - beta1) g
+        v' = beta2 v + (1 - beta2) g^2
+        params' = params - lr (m' / (1 - beta1^t) / (sqrt(v' / (1 - beta2^t)) + eps) + weight_decay params)
+
+    (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.)
+
+    Parameters
+    ----------
+    params, grads, lr
+        As for ``sgd_step``.
+    state : AdamState
+        What the step before returned; ``adam_init(params)`` at the start.
+    beta1, beta2 : float
+        How much of the averages is kept, from 0 up to, but not including, 1.
+    eps : float
+        Keeps the divisor from zero.
+    weight_decay : float
+        The share of the parameters that a step takes away, in units of ``lr``.
+
+    Returns
+    -------
+    params : Params
+    state : AdamState
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``sgd_step`` does; and if another number is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> params = np.asarray([1.0, 2.0])
+    >>> params, state = nn.adam_step(params, np.asarray([1e-3, -1e3]), nn.adam_init(params), lr=0.1)
+    >>> np.round(params, 3), state.steps
+    (array([0.9, 2.1]), array(1))
+    """
+    beta1, beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
+    eps, weight_decay = check_scalar("eps", eps), check_scalar("weight_decay", weight_decay)
+    steps = locked(namespace(state.steps).asarray(state.steps + 1))
+
+    def corrected(average: Array, beta: float) -> Array:
+        """Return average / (1 - beta^t); near beta = 1, expm1 keeps digits that the power would lose."""
+        xp = namespace(average)
+        return average / -xp.expm1(xp.asarray(steps, dtype=average.dtype) * (math.log(beta) if beta else -math.inf))
+
+    def direction(p: Array, m: Array, v: Array) -> Array:
+        step = corrected(m, beta1) / (namespace(v).sqrt(corrected(v, beta2)) + eps)
+        return locked(step + weight_decay * p if weight_decay else step)
+
+    means = tree_map(lambda m, g: locked(beta1 * m + (1 - beta1) * g), state.means, grads)
+    squares = tree_map(lambda v, g: locked(beta2 * v + (1 - beta2) * g * g), state.squares, grads)
+    params = sgd_step(params, tree_map(direction, params, means, squares), lr)
+    return params, replaced(state, steps=steps, means=means, squares=squares)
+
+
+def clip_by_global_norm(grads: T, max_norm: float) -> T:
+    """Shorten a gradient to at most a given norm: ``grads * min(1, max_norm / global_norm(grads))``.
+
+    This keeps a step over the edge of a cliff from going astray (Pascanu, Mikolov & Bengio 2013, algorithm 1).
+
+    Parameters
+    ----------
+    grads : Params
+        Or any other tree of arrays.
+    max_norm : float
+        At least 0.
+
+    Returns
+    -------
+    Params
+        Of the same direction and dtype.
+
+    Raises
+    ------
+    ValueError
+        If ``max_norm`` is negative or not finite, or there are no arrays.
+    TypeError
+        If ``max_norm`` is no number.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.clip_by_global_norm((np.asarray([3.0]), np.asarray([4.0])), max_norm=1.0)
+    (array([0.6]), array([0.8]))
+    """
+    max_norm = check_scalar("max_norm", max_norm)
+    if isinstance(max_norm, float) and max_norm < 0:
+        raise ValueError(f"max_norm is {max_norm}, but must be at least 0")
+    norm = global_norm(grads)
+    xp = namespace(norm)
+    factor = xp.where(norm > max_norm, max_norm / xp.where(norm > 0, norm, 1), 1)
+    return tree_map(lambda g: locked(scalar_like(factor, g) * g), grads)
+
+
+def _fraction(name: str, value: float) -> float:
+    value = check_scalar(name, value)
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}, but must be at least 0 and below 1")
+    return value
+
+
+# Schedules: the learning rate as a function of the step
+
+
+def warmup_cosine(
+    step: Array | int, total_steps: int, peak_lr: float, warmup_steps: int = 0, final_lr: float = 0.0
+) -> Any:
+    """Return a learning rate that rises along a line and falls along a cosine.
+
+    In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
+    ``t = (s - warmup_steps) / (total_steps - warmup_steps)``, ``final_lr + (peak_lr - final_lr) (1 + cos(pi t)) / 2``
+    (Loshchilov & Hutter 2017, equation 5); and ``final_lr`` from ``total_steps`` on.
+
+    Parameters
+    ----------
+    step : int or array of int
+        Counted from 0.
+    total_steps, warmup_steps : int
+        ``0 <= warmup_steps < total_steps``.
+    peak_lr, final_lr : float
+
+    Returns
+    -------
+    float
+        An array, if ``step`` is one.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of steps do not fit.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> [nn.warmup_cosine(step, total_steps=6, peak_lr=1.0, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
+    s = as_floats(step)
+    xp = namespace(s)
+    progress = xp.clip((s - warmup_steps) / (total_steps - warmup_steps), 0, 1)
+    falling = final_lr + (peak_lr - final_lr) * (1 + xp.cos(math.pi * progress)) / 2
+    return _like(step, xp.where(s < warmup_steps, s * (peak_lr / max(warmup_steps, 1)), falling))
+
+
+def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> Any:
+    """Return a learning rate that shrinks by the same factor in every step.
+
+    In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
+
+    Parameters
+    ----------
+    step : int or array of int
+        Counted from 0.
+    initial_lr : float
+    decay_steps : int
+        At least 1.
+    decay_rate : float
+        The factor of ``decay_steps`` steps, above 0.
+
+    Returns
+    -------
+    float
+        An array, if ``step`` is one.
+
+    Raises
+    ------
+    ValueError
+        If ``decay_steps`` or ``decay_rate`` is not positive.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
+    0.2
+    """
+    if decay_steps < 1 or not decay_rate > 0:
+        raise ValueError(f"decay_steps is {decay_steps} and decay_rate {decay_rate}, but both must be positive")
+    return _like(step, initial_lr * decay_rate ** (as_floats(step) / decay_steps))
+
+
+def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Sequence[float]) -> Any:
+    """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
+
+    Parameters
+    ----------
+    step : int or array of int
+        Counted from 0.
+    boundaries : sequence of int
+        The steps from which on the next value holds, in increasing order.
+    values : sequence of float
+        One more than there are boundaries.
+
+    Returns
+    -------
+    float
+        An array, if ``step`` is one.
+
+    Raises
+    ------
+    ValueError
+        If the boundaries do not increase, or the number of values does not fit.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> [nn.piecewise_constant(step, boundaries=[10, 20], values=[0.1, 0.01, 0.001]) for step in (9, 10, 25)]
+    [0.1, 0.01, 0.001]
+    """
+    if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
+        raise ValueError(
+            f"boundaries are {boundaries} and values {values}, but boundaries must increase, with one more value"
+        )
+    s = as_floats(step)
+    xp = namespace(s)
+    value = xp.full_like(s, values[0])
+    for boundary, following in zip(boundaries, values[1:], strict=True):
+        value = xp.where(s < boundary, value, following)
+    return _like(step, value)
+
+
+def _like(step: Any, value: Array) -> Any:
+    return value if is_array(step) else float(value)
+
+
+# When to stop
 
 
 def converged(losses: Iterable[float], patience: int = 5) -> bool:

@@ -4,10 +4,14 @@ A tree is a record, a tuple or list of trees, None (an empty tree), or a leaf: a
 fields of a record are part of the tree its annotations say (see ``purenn.records``); the others are static.
 """
 
+import functools
+import itertools
+import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from purenn.arrays import describe, frozen
+from purenn.arrays import Array, check_alike, describe, frozen, locked, namespace
 
 T = TypeVar("T")
 
@@ -86,6 +90,140 @@ def tree_leaves(tree: Any) -> list[Any]:
     """
     leaves: list[Any] = []
     tree_map(leaves.append, tree)
+    return leaves
+
+
+def zeros_like(tree: T) -> T:
+    """Return a tree of the same structure whose arrays are all zeros.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.zeros_like((np.ones(2), np.ones(1)))
+    (array([0., 0.]), array([0.]))
+    """
+    return tree_map(lambda leaf: locked(namespace(leaf).zeros_like(leaf)), tree)
+
+
+def vdot(a: Any, b: Any) -> Array:
+    """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers.
+
+    Parameters
+    ----------
+    a, b : tree
+        Of the same structure, shapes and dtypes.
+
+    Returns
+    -------
+    array, ()
+
+    Raises
+    ------
+    ValueError
+        If they differ in structure, a shape or a dtype, or have no arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> print(nn.vdot((np.asarray([1.0, 2.0]), np.asarray([3.0])), (np.ones(2), np.ones(1))))
+    6.0
+    """
+
+    def inner(a: Array, b: Array) -> Array:
+        check_alike(a, b)
+        return namespace(a).sum(a * b)
+
+    return functools.reduce(operator.add, some_leaves(tree_map(inner, a, b)))
+
+
+def global_norm(tree: Any) -> Array:
+    """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``.
+
+    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, which does not overflow.
+
+    Parameters
+    ----------
+    tree : tree
+        Usually a gradient.
+
+    Returns
+    -------
+    array, ()
+
+    Raises
+    ------
+    ValueError
+        If the tree has no arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> print(nn.global_norm((np.asarray([5e200]), np.asarray([[12e200]]))))
+    1.3e+201
+    """
+    leaves = some_leaves(tree)
+    xp = namespace(leaves[0])
+    largest = functools.reduce(xp.maximum, [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape])
+    scale = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    return scale * xp.sqrt(functools.reduce(operator.add, [xp.sum((leaf / scale) ** 2) for leaf in leaves]))
+
+
+def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
+    """Lay all arrays of a tree end to end in one vector, and return it with the function that undoes this.
+
+    It lets an optimizer that knows of vectors alone, such as those of ``scipy.optimize``, train a network.
+
+    Parameters
+    ----------
+    tree : tree
+        With arrays of one dtype, at least one.
+
+    Returns
+    -------
+    vector : array, (k,)
+        In the order of ``tree_leaves``.
+    unravel : callable
+        ``unravel(vector) -> tree`` like the given one, of its dtype; ValueError for anything but ``k`` numbers.
+
+    Raises
+    ------
+    ValueError
+        If the tree has no arrays, or of several dtypes.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> vector, unravel = nn.ravel((np.asarray([[1.0, 2.0]]), np.asarray(3.0)))
+    >>> vector, unravel(10 * vector)
+    (array([1., 2., 3.]), (array([[10., 20.]]), array(30.)))
+    """
+    leaves = some_leaves(tree)
+    if any(leaf.dtype != leaves[0].dtype for leaf in leaves):
+        raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, leaves))}")
+    xp = namespace(leaves[0])
+    sizes = [math.prod(leaf.shape) for leaf in leaves]
+
+    def unravel(vector: Array) -> T:
+        xp = namespace(vector)
+        if vector.shape != (sum(sizes),):
+            raise ValueError(f"the vector is {describe(vector)}, but must have the shape ({sum(sizes)},)")
+        starts = iter(itertools.accumulate(sizes, initial=0))
+
+        def piece(leaf: Array) -> Array:
+            start = next(starts)
+            values = vector[start : start + math.prod(leaf.shape)]
+            return locked(xp.astype(xp.reshape(values, leaf.shape), leaf.dtype))
+
+        return tree_map(piece, tree)
+
+    return locked(xp.concat([xp.reshape(leaf, (-1,)) for leaf in leaves])), unravel
+
+
+def some_leaves(tree: Any) -> list[Any]:
+    """Return the leaves of a tree; ValueError if there are none."""
+    leaves = tree_leaves(tree)
+    if not leaves:
+        raise ValueError(f"{_outline(tree)} has no arrays")
     return leaves
 
 

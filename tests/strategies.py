@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 import purenn as nn
 
-ACTIVATIONS = (nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax)
+ACTIVATIONS = (
+    nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax, nn.leaky_relu, nn.elu, nn.softplus, nn.gelu, nn.silu
+)  # fmt: skip
 OUTPUTS = (nn.softmax, nn.sigmoid, nn.identity)
 
 dtypes = st.sampled_from([np.float32, np.float64])
