@@ -184,9 +184,15 @@ def adam_step(
     >>> np.round(params, 3), state.steps
     (array([0.9, 2.1]), array(1))
     """
+    if not isinstance(state, AdamState):
+        raise TypeError(f"state is {state!r:.60}, but must be what adam_init or the step before returned")
     beta1, beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
     eps, weight_decay = check_scalar("eps", eps), check_scalar("weight_decay", weight_decay)
     steps = locked(namespace(state.steps).asarray(state.steps + 1))
+
+    def averaged(average: Array, new: Array, beta: float) -> Array:
+        check_alike(average, new)
+        return locked(beta * average + (1 - beta) * new)
 
     def corrected(average: Array, beta: float) -> Array:
         """Return average / (1 - beta^t); near beta = 1, expm1 keeps digits that the power would lose."""
@@ -197,8 +203,8 @@ def adam_step(
         step = corrected(m, beta1) / (namespace(v).sqrt(corrected(v, beta2)) + eps)
         return locked(step + weight_decay * p if weight_decay else step)
 
-    means = tree_map(lambda m, g: locked(beta1 * m + (1 - beta1) * g), state.means, grads)
-    squares = tree_map(lambda v, g: locked(beta2 * v + (1 - beta2) * g * g), state.squares, grads)
+    means = tree_map(lambda m, g: averaged(m, g, beta1), state.means, grads)
+    squares = tree_map(lambda v, g: averaged(v, g * g, beta2), state.squares, grads)
     params = sgd_step(params, tree_map(direction, params, means, squares), lr)
     return params, replaced(state, steps=steps, means=means, squares=squares)
 

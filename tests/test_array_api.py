@@ -1,6 +1,7 @@
 """The numerical rooms run, with the same results, on arrays that know nothing but the array API standard."""
 
 import ast
+import math
 from pathlib import Path
 
 import array_api_strict as strict
@@ -10,7 +11,7 @@ from hypothesis import given
 
 import purenn as nn
 from purenn.arrays import frozen, namespace
-from tests.strategies import problems
+from tests.strategies import ACTIVATIONS, problems
 
 
 def to_strict(tree):
@@ -82,7 +83,7 @@ def test_arrays_that_look_locked_but_are_not_are_copied():
     assert isinstance(frozen(np.float32(1)), np.ndarray)
 
 
-@pytest.mark.parametrize("activation", [nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_take_arrays_of_any_rank(activation):
     z = np.random.default_rng(0).standard_normal((2, 3, 4))
     np.testing.assert_allclose(activation(z)[1, 2], activation(z[1, 2]), rtol=1e-14)
@@ -95,7 +96,40 @@ def test_activations_are_their_formulas():
     np.testing.assert_allclose(nn.tanh(z / 100), 2 / (1 + np.exp(-2 * z / 100)) - 1, rtol=1e-12, atol=1e-15)
     assert nn.relu(np.asarray([-1.0, 0.0, 2.0])).tolist() == [0, 0, 2]
     np.testing.assert_allclose(nn.softmax(z / 100), np.exp(z / 100) / np.exp(z / 100).sum(), rtol=1e-12)
+    np.testing.assert_allclose(nn.softplus(z), np.logaddexp(z, 0), rtol=1e-13)
+    np.testing.assert_allclose(nn.silu(z), z / (1 + np.exp(-z)), rtol=1e-13)
+    np.testing.assert_allclose(nn.elu(z), np.where(z > 0, z, np.exp(np.minimum(z, 0)) - 1), rtol=1e-13)
+    assert nn.leaky_relu(np.asarray([-1.0, 0.0, 2.0])).tolist() == [-0.01, 0, 2]
+    exact = [x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in z / 100]
+    np.testing.assert_allclose(nn.gelu(z / 100), exact, atol=5e-4)
+    assert nn.gelu(np.asarray([-1e30, 1e30], np.float32)).tolist() == [0, np.float32(1e30)]
     assert repr(nn.softmax) == "softmax"
+
+
+def test_steps_and_norms_of_strict_arrays():
+    random = np.random.default_rng(0)
+    params = nn.init(0, (3, 2), [nn.softmax], np.float64)
+    gradient = nn.tree_map(lambda p: random.standard_normal(p.shape), params)
+    there, slope = to_strict(params), to_strict(gradient)
+    for step in (nn.momentum_step, nn.adam_step):
+        start = nn.adam_init if step is nn.adam_step else nn.zeros_like
+        after, state = step(there, slope, start(there), 0.1)
+        expected, expected_state = step(params, gradient, start(params), 0.1)
+        nn.tree_map(np.testing.assert_allclose, to_numpy(after), expected)
+        nn.tree_map(np.testing.assert_allclose, to_numpy(state), expected_state)
+    nn.tree_map(
+        np.testing.assert_allclose, to_numpy(nn.clip_by_global_norm(slope, 1)), nn.clip_by_global_norm(gradient, 1)
+    )
+    assert float(nn.vdot(there, slope)) == pytest.approx(float(nn.vdot(params, gradient)))
+    vector, unravel = nn.ravel(there)
+    assert unravel(vector) == there
+    mask = nn.forward(nn.Dropout(0.5, 3), strict.ones((4, 5)))
+    assert np.array_equal(np.asarray(mask), nn.forward(nn.Dropout(0.5, 3), np.ones((4, 5))))
+    for schedule in (
+        lambda s: nn.warmup_cosine(s, 9, 0.1, 2), lambda s: nn.exponential_decay(s, 1, 2, 0.5),
+        lambda s: nn.piecewise_constant(s, [2], [1, 0])
+    ):  # fmt: skip
+        np.testing.assert_allclose(np.asarray(schedule(strict.arange(5))), schedule(np.arange(5)))
 
 
 @pytest.mark.parametrize("room", ["activations", "layers", "losses", "optimizers", "trees"])

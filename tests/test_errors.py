@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import purenn as nn
+from tests.strategies import ACTIVATIONS
 
 PARAMS = nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax))
 LAYER = PARAMS.layers[0]
@@ -86,6 +87,28 @@ CASES = {
     "lr array": (lambda: nn.sgd_step(PARAMS, PARAMS, np.ones(2)), TypeError, r"lr must be a number, not f64\[2\]"),
     "step, other network": (lambda: nn.sgd_step(PARAMS, LAYER, 0.1), ValueError, "trees differ: Params in the first, Dense"),
     "step, other shape": (lambda: nn.sgd_step(PARAMS, nn.init(0, (4, 1, 2), (nn.tanh, nn.softmax)), 1), ValueError, "do not combine"),
+    "momentum": (lambda: nn.momentum_step(PARAMS, PARAMS, PARAMS, 0.1, momentum=1), ValueError, "momentum is 1.0, but must be at least 0 and below 1"),
+    "velocity": (lambda: nn.momentum_step(PARAMS, PARAMS, LAYER, 0.1), ValueError, "trees differ: Dense in the first"),
+    "velocity, dtype": (lambda: nn.momentum_step(X, X, X.astype(float), 0.1), ValueError, "do not combine"),
+    "beta": (lambda: nn.adam_step(X, X, nn.adam_init(X), 0.1, beta2=1.0), ValueError, "beta2 is 1.0, but must be"),
+    "weight decay": (lambda: nn.adam_step(X, X, nn.adam_init(X), 0.1, weight_decay="1"), TypeError, "weight_decay must be a number"),
+    "Adam's state": (lambda: nn.adam_step(PARAMS, PARAMS, PARAMS, 0.1), TypeError, "but must be what adam_init or the step"),
+    "Adam's gradient": (lambda: nn.adam_step(X, X[:1], nn.adam_init(X), 0.1), ValueError, "do not combine"),
+    "max norm": (lambda: nn.clip_by_global_norm(X, -1), ValueError, "max_norm is -1.0, but must be at least 0"),
+    "max norm NaN": (lambda: nn.clip_by_global_norm(X, float("nan")), ValueError, "max_norm is nan"),
+    "no arrays, norm": (lambda: nn.global_norm(()), ValueError, "a tuple of 0 has no arrays"),
+    "no arrays, Adam": (lambda: nn.adam_init(None), ValueError, "None has no arrays"),
+    "vdot": (lambda: nn.vdot(PARAMS, LAYER), ValueError, "trees differ"),
+    "vdot, shapes": (lambda: nn.vdot(X, X[:2]), ValueError, "do not combine"),
+    "ravel, dtypes": (lambda: nn.ravel((X, Y)), ValueError, r"must be of one dtype, but are f32\[5,4\], i64\[5\]"),
+    "unravel": (lambda: nn.ravel(X)[1](np.ones(19)), ValueError, r"the vector is f64\[19\], but must have the shape \(20,\)"),
+    "unravel list": (lambda: nn.ravel(X)[1]([1.0] * 20), TypeError, "expected an array, got list"),
+    "warm-up": (lambda: nn.warmup_cosine(0, 10, 0.1, 10), ValueError, "warmup_steps is 10 and total_steps 10"),
+    "schedule, float step": (lambda: nn.warmup_cosine(0.5, 10, 0.1), TypeError, "float"),
+    "decay steps": (lambda: nn.exponential_decay(0, 0.1, 0, 0.5), ValueError, "decay_steps is 0 and decay_rate 0.5"),
+    "decay rate": (lambda: nn.exponential_decay(0, 0.1, 1, -0.5), ValueError, "both must be positive"),
+    "boundaries": (lambda: nn.piecewise_constant(0, [2, 2], [1, 2, 3]), ValueError, "boundaries must increase"),
+    "values": (lambda: nn.piecewise_constant(0, [2], [1]), ValueError, "with one more value"),
     "patience": (lambda: nn.converged([1.0], 0), ValueError, "patience is 0, but must be at least 1"),
     "patience float": (lambda: nn.converged([1.0], 1.5), TypeError, "float"),
 }  # fmt: skip
@@ -110,7 +133,7 @@ def test_other_floats_are_converted(dtype):
 
 
 @pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
-@pytest.mark.parametrize("hidden", [nn.tanh, nn.relu, nn.sigmoid, nn.softmax])
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_extreme_logits_stay_finite(output, hidden):
     random = np.random.default_rng(0)
     scale = np.float32(1e4)

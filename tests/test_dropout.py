@@ -1,0 +1,97 @@
+"""Dropout: randomness that the caller passes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import purenn as nn
+from tests.strategies import relative_error, seeds
+
+
+def network(rate=0.5, dtype=np.float64):
+    first, second, last = nn.init(0, (6, 8, 8, 3), (nn.tanh, nn.silu, nn.softmax), dtype).layers
+    return nn.Params((nn.Dropout(rate / 2), first, nn.Params((nn.Dropout(rate), second)), nn.Dropout(rate), last))
+
+
+@given(seeds, st.floats(0, 0.9), st.sampled_from([np.float32, np.float64]))
+def test_every_input_is_dropped_or_scaled(seed, rate, dtype):
+    x = np.ones((50, 40), dtype)
+    y = nn.forward(nn.Dropout(rate, seed), x)
+    assert y.dtype == dtype
+    kept = y != 0
+    assert np.all(np.abs(y[kept] - 1 / (1 - rate)) < 1e-5)
+    assert abs(kept.mean() - (1 - rate)) <= 6 * np.sqrt(rate * (1 - rate) / x.size)
+
+
+@given(seeds)
+def test_gradients_under_a_mask_are_the_difference_quotients(seed):
+    params, random = network(), np.random.default_rng(seed)
+    x, y = random.standard_normal((5, 6)), random.integers(0, 3, 5)
+    fixed = nn.seeded(params, seed)
+    gradient = nn.grads(fixed, x, y)
+    assert relative_error(gradient, nn.numerical_grads(fixed, x, y)) < 1e-7
+    dropped, pullback = nn.vjp(fixed, x)
+    assert np.array_equal(dropped, nn.forward(fixed, x))
+    through = pullback(random.standard_normal(dropped.shape))[1]
+    assert np.all(through[nn.forward(fixed.layers[0], np.ones_like(x)) == 0] == 0)
+    assert np.any(through != 0)
+
+
+def test_gradients_have_the_type_of_the_network_without_seeds():
+    params = network()
+    x, y = np.ones((2, 6)), np.asarray([0, 1])
+    gradient = nn.grads(nn.seeded(params, (0, 1)), x, y)
+    after = nn.sgd_step(params, gradient, 0.1)
+    assert [layer.seed for layer in after.layers if isinstance(layer, nn.Dropout)] == [None, None]
+    assert nn.grads(params, x, y) + gradient == gradient + nn.grads(params, x, y)
+    with pytest.raises(ValueError, match=r"seed of Dropout is \(0, 1, 0, 0\) in the first and None in another"):
+        nn.sgd_step(nn.seeded(params, (0, 1)), gradient, 0.1)
+
+
+def test_without_seed_it_does_nothing():
+    params, x = network(), np.random.default_rng(0).standard_normal((4, 6))
+    dense = nn.Params((params.layers[1], params.layers[2].layers[1], params.layers[4]))
+    assert np.array_equal(nn.forward(params, x), nn.forward(dense, x))
+    assert np.array_equal(nn.vjp(params, x)[1](np.ones((4, 3)))[1], nn.vjp(dense, x)[1](np.ones((4, 3)))[1])
+
+
+def test_every_part_and_every_step_has_masks_of_its_own():
+    x = np.ones((1, 64))
+    same = nn.Params((nn.Dropout(0.5), nn.Params((nn.Dropout(0.5),)), nn.Dropout(0.5)))
+    masks = set()
+    for seed in (0, 1, (0, 0), (0, 1)):
+        first, nested, third = nn.seeded(same, seed).layers
+        masks |= {nn.forward(layer, x).tobytes() for layer in (first, nested, third)}
+    assert len(masks) == 12
+    assert np.array_equal(nn.forward(nn.seeded(same, 5), x), nn.forward(nn.seeded(same, 5), x))
+
+
+def test_seeded_reaches_any_record_with_a_seed():
+    @nn.record
+    class Noise:
+        level: float
+        seed: int | tuple[int, ...] | None = None
+
+    @nn.record
+    class Both:
+        parts: tuple[nn.Layer, ...]
+        extra: nn.Layer = None
+
+    both = nn.seeded(Both((Noise(0.1), nn.Dropout(0.3)), Noise(0.2)), 9)
+    assert both == Both((Noise(0.1, (9, 0, 0)), nn.Dropout(0.3, (9, 0, 1))), Noise(0.2, (9, 1)))
+    dense = nn.init(0, (2, 2), [nn.tanh])
+    assert nn.seeded(dense, 1) == dense
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
+def test_rates_out_of_range(rate):
+    with pytest.raises(ValueError, match="must be at least 0 and below 1"):
+        nn.Dropout(rate)
+
+
+def test_it_refuses_integers_and_bad_seeds():
+    with pytest.raises(TypeError, match="expected floats, got i64"):
+        nn.forward(nn.Dropout(0.5, 1), np.ones((2, 2), int))
+    with pytest.raises(ValueError, match="seed is -1"):
+        nn.forward(nn.seeded(nn.Dropout(0.5), -1), np.ones((2, 2)))

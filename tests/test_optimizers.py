@@ -1,0 +1,183 @@
+"""Steps, their states, clipping and schedules: formulas, laws, and independent oracles."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import purenn as nn
+from tests.strategies import networks, seeds
+
+STEPS = 100
+
+
+def walk(step, state, seed=0, dtype=np.float64):
+    """Take many steps down a bowl with noise, and return the parameters after each."""
+    random = np.random.default_rng(seed)
+    params = nn.init(seed, (4, 3, 2), (nn.tanh, nn.softmax), dtype)
+    state, path = state(params), []
+    for number in range(STEPS):
+        gradient = nn.tree_map(lambda p: p + 0.1 * random.standard_normal(p.shape).astype(dtype), params)
+        params, state = step(params, gradient, state, number)
+        path.append((gradient, params))
+    return path
+
+
+def momentum(**options):
+    return lambda params, gradient, velocity, _: nn.momentum_step(params, gradient, velocity, lr=0.1, **options)
+
+
+def adam(params, gradient, state, _):
+    return nn.adam_step(params, gradient, state, lr=0.1, beta1=0.8, beta2=0.99, eps=1e-6, weight_decay=0.02)
+
+
+def scheduled(params, gradient, velocity, number):
+    lr = nn.warmup_cosine(number, STEPS, peak_lr=0.2, warmup_steps=10, final_lr=0.01)
+    return nn.momentum_step(params, gradient, velocity, lr)
+
+
+PATHS = {
+    "momentum": (momentum(), nn.zeros_like),
+    "nesterov": (momentum(momentum=0.7, nesterov=True), nn.zeros_like),
+    "adam": (adam, nn.adam_init),
+    "scheduled": (scheduled, nn.zeros_like),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_steps_agree_with_torch(name):
+    torch = pytest.importorskip("torch")
+    path = walk(*PATHS[name])
+    parameters = [
+        torch.tensor(np.array(leaf)) for leaf in nn.tree_leaves(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax), "float64"))
+    ]
+    optimizer = {
+        "momentum": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        "nesterov": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.7, nesterov=True),
+        "adam": lambda: torch.optim.AdamW(parameters, lr=0.1, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.02),
+        "scheduled": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    }[name]()
+    for number, (gradient, params) in enumerate(path):
+        for parameter, leaf in zip(parameters, nn.tree_leaves(gradient), strict=True):
+            parameter.grad = torch.tensor(np.array(leaf))
+        if name == "scheduled":
+            cosine = 0.01 + 0.19 * (1 + np.cos(np.pi * (number - 10) / (STEPS - 10))) / 2
+            optimizer.param_groups[0]["lr"] = 0.02 * number if number < 10 else cosine
+        optimizer.step()
+        for parameter, leaf in zip(parameters, nn.tree_leaves(params), strict=True):
+            np.testing.assert_allclose(leaf, parameter.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_steps_agree_with_optax(name):
+    optax = pytest.importorskip("optax")
+    jax = pytest.importorskip("jax")
+    jnp = pytest.importorskip("jax.numpy")
+    with jax.enable_x64(True):
+        optimizer = {
+            "momentum": optax.sgd(0.1, momentum=0.9),
+            "nesterov": optax.sgd(0.1, momentum=0.7, nesterov=True),
+            "adam": optax.adamw(0.1, b1=0.8, b2=0.99, eps=1e-6, weight_decay=0.02),
+            "scheduled": optax.sgd(optax.warmup_cosine_decay_schedule(0.0, 0.2, 10, STEPS, 0.01), momentum=0.9),
+        }[name]
+        leaves = [jnp.asarray(leaf) for leaf in nn.tree_leaves(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax), "float64"))]
+        state = optimizer.init(leaves)
+        for gradient, params in walk(*PATHS[name]):
+            updates, state = optimizer.update([jnp.asarray(g) for g in nn.tree_leaves(gradient)], state, leaves)
+            leaves = optax.apply_updates(leaves, updates)
+            for ours, theirs in zip(nn.tree_leaves(params), leaves, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_adam_is_its_formula():
+    (g1, p1), (g2, p2), *_ = walk(*PATHS["adam"])
+    start = nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax), "float64")
+    for p0, a, q1, b, q2 in zip(*map(nn.tree_leaves, (start, g1, p1, g2, p2)), strict=True):
+        np.testing.assert_allclose(q1, p0 - 0.1 * (a / (np.abs(a) + 1e-6) + 0.02 * p0), rtol=1e-12)
+        m, v = (0.8 * 0.2 * a + 0.2 * b) / (1 - 0.8**2), (0.99 * 0.01 * a**2 + 0.01 * b**2) / (1 - 0.99**2)
+        np.testing.assert_allclose(q2, q1 - 0.1 * (m / (np.sqrt(v) + 1e-6) + 0.02 * q1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_steps_of_float32_stay_close_and_float32(name):
+    single, double = (walk(*PATHS[name], dtype=dtype)[-1][1] for dtype in (np.float32, np.float64))
+    for ours, exact in zip(nn.tree_leaves(single), nn.tree_leaves(double), strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, exact, atol=1e-3)
+
+
+def test_with_no_memory_they_are_simpler_steps():
+    params = nn.init(0, (4, 3), [nn.softmax])
+    gradient = 2 * params
+    plain = nn.sgd_step(params, gradient, 0.1)
+    for nesterov in (False, True):
+        assert nn.momentum_step(params, gradient, params, 0.1, momentum=0, nesterov=nesterov) == (plain, gradient)
+    signs, _ = nn.adam_step(params, gradient, nn.adam_init(params), 0.1, beta1=0, beta2=0, eps=1e-12)
+    for ours, p in zip(nn.tree_leaves(signs)[:1], nn.tree_leaves(params)[:1], strict=True):
+        np.testing.assert_allclose(ours, p - 0.1 * np.sign(p), rtol=1e-5)
+
+
+def test_states_are_values():
+    params = nn.init(0, (3, 2), [nn.softmax])
+    _, state = nn.adam_step(params, params, nn.adam_init(params), 0.1)
+    assert pickle.loads(pickle.dumps(state)) == state != nn.adam_init(params)
+    assert state.steps == 1
+    assert not any(leaf.flags.writeable for leaf in nn.tree_leaves(state))
+    assert "steps=i64[], means=Params(layers=(" in repr(state)
+
+
+@given(networks(), seeds, st.floats(1e-3, 1e3))
+def test_clipping_keeps_the_direction_and_bounds_the_norm(params, seed, max_norm):
+    random = np.random.default_rng(seed)
+    gradient = nn.tree_map(lambda p: (10 * random.standard_normal(p.shape)).astype(p.dtype), params)
+    norm, clipped = nn.global_norm(gradient), nn.clip_by_global_norm(gradient, max_norm)
+    expected = np.linalg.norm(np.concatenate([leaf.ravel() for leaf in nn.tree_leaves(gradient)]).astype(float))
+    assert norm == pytest.approx(expected, rel=1e-5)
+    assert nn.global_norm(clipped) <= max_norm * (1 + 1e-5)
+    if norm <= max_norm:
+        assert clipped == gradient
+    else:
+        assert nn.vdot(clipped, gradient) == pytest.approx(max_norm * norm, rel=1e-4)
+
+
+def test_norms_of_extreme_numbers():
+    for huge in (np.float32(3e38), np.float64(1e308)):
+        tree = (np.full(4, huge), np.zeros((0, 2), huge.dtype))
+        assert nn.global_norm((tree[0] / 4, tree[1])) == pytest.approx(huge / 2)
+        assert nn.global_norm(nn.clip_by_global_norm((tree[0] / 4, tree[1]), 1.0)) == pytest.approx(1)
+    assert nn.global_norm(np.zeros(3)) == 0
+    assert nn.clip_by_global_norm((np.zeros(3),), 0.0)[0].tolist() == [0, 0, 0]
+    assert nn.global_norm(np.asarray([1.0, np.inf])) == np.inf
+    assert np.isnan(nn.global_norm(np.asarray([1.0, np.nan])))
+
+
+@given(st.integers(0, 200), st.integers(0, 99), st.floats(0, 10), st.floats(0, 1))
+def test_warmup_cosine(step, warmup, peak, final):
+    rate = nn.warmup_cosine(step, 100, peak, warmup, final)
+    assert type(rate) is float
+    if step < warmup:
+        assert rate == pytest.approx(peak * step / warmup)
+    else:
+        assert min(peak, final) - 1e-12 <= rate <= max(peak, final) + 1e-12
+    assert nn.warmup_cosine(warmup, 100, peak, warmup, final) == pytest.approx(peak)
+    assert nn.warmup_cosine(max(step, 100), 100, peak, warmup, final) == pytest.approx(final)
+
+
+def test_schedules_take_arrays_of_steps():
+    steps = np.arange(0, 130, 7)
+    for schedule in (
+        lambda s: nn.warmup_cosine(s, 100, 0.5, 10, 0.1),
+        lambda s: nn.exponential_decay(s, 0.5, 10, 0.9),
+        lambda s: nn.piecewise_constant(s, (5, 70), (1, 2, 3)),
+    ):
+        np.testing.assert_allclose(schedule(steps), [schedule(int(s)) for s in steps], rtol=1e-14)
+        params = nn.init(0, (3, 2), [nn.softmax])
+        assert nn.sgd_step(params, params, schedule(np.int64(3))) == nn.sgd_step(params, params, schedule(3))
+
+
+def test_exponential_and_piecewise_schedules_are_their_formulas():
+    assert nn.exponential_decay(15, 2.0, 10, 0.25) == pytest.approx(2 * 0.25**1.5)
+    assert [nn.piecewise_constant(s, [1, 3], [5, 6, 7]) for s in range(5)] == [5, 6, 6, 7, 7]
+    assert nn.piecewise_constant(9, [], [5]) == 5
