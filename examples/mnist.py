@@ -55,16 +55,11 @@ def train(params, training, validation, options):
         losses = []
         for step, (xb, yb) in enumerate(progress, start=epoch * steps):
             loss, gradient = nn.loss_and_grads(params, xb, yb)
-            params = nn.sgd_step(params, gradient, lr=cosine_decay(options.lr, step / (options.epochs * steps)))
+            params = nn.sgd_step(params, gradient, lr=nn.warmup_cosine(step, options.epochs * steps, options.lr))
             losses.append(loss)
         figures = np.mean(losses), nn.loss(params, *validation), nn.accuracy(params, *validation)
         so_far = Epoch(params, *map(float, figures))
         yield so_far
-
-
-def cosine_decay(lr, progress):
-    """Return the learning rate when a share ``progress`` of all steps is done: from ``lr`` at 0 to 0 at 1."""
-    return lr * (1 + math.cos(math.pi * progress)) / 2
 
 
 def noisy_copies(seed, x, y, copies, noise):

@@ -194,13 +194,15 @@ def adam_step(
         check_alike(average, new)
         return locked(beta * average + (1 - beta) * new)
 
-    def corrected(average: Array, beta: float) -> Array:
-        """Return average / (1 - beta^t); near beta = 1, expm1 keeps digits that the power would lose."""
-        xp = namespace(average)
-        return average / -xp.expm1(xp.asarray(steps, dtype=average.dtype) * (math.log(beta) if beta else -math.inf))
+    def correction(beta: float, like: Array) -> Array:
+        """Return 1 - beta^t; near beta = 1, expm1 keeps digits that the power would lose."""
+        xp = namespace(like)
+        return -xp.expm1(xp.asarray(steps, dtype=like.dtype) * (math.log(beta) if beta else -math.inf))
 
     def direction(p: Array, m: Array, v: Array) -> Array:
-        step = corrected(m, beta1) / (namespace(v).sqrt(corrected(v, beta2)) + eps)
+        xp = namespace(v)
+        root = xp.sqrt(correction(beta2, v))  # on numbers rather than arrays, corrections cost nothing
+        step = m / (xp.sqrt(v) + eps * root) * (root / correction(beta1, v))
         return locked(step + weight_decay * p if weight_decay else step)
 
     means = tree_map(lambda m, g: averaged(m, g, beta1), state.means, grads)

@@ -18,8 +18,8 @@ pytest.importorskip("pooch", reason="needs the extra 'examples'")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def start(*arguments):
-    command = [sys.executable, EXAMPLES / "mnist.py", *map(str, arguments)]
+def start(*arguments, example="mnist.py"):
+    command = [sys.executable, EXAMPLES / example, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -77,3 +77,28 @@ def test_mnist_with_options_that_make_no_sense(tmp_path, arguments, message):
     assert process.returncode != 0
     assert message in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("example", "epochs", "limit"),
+    [("hinton2005.py", 4, 10), ("srivastava2014.py", 2, 40), ("simard2003.py", 2, 60), ("convolution.py", 8, 12)],
+)
+def test_reproductions_in_short(tmp_path, example, epochs, limit):
+    arguments = "--data", "digits", "--epochs", epochs, "--seeds", 0, 1, "--output", tmp_path
+    output, errors = start(*arguments, example=example).communicate()
+    assert errors == ""
+    last = output.splitlines()[-1]
+    assert re.fullmatch(r"test error \d+\.\d\d % \(mean of 2\); published for MNIST: \d\.\d\d % \(.+\)", last)
+    assert float(last.split()[2]) < limit
+    assert (tmp_path / example.replace(".py", ".png")).stat().st_size > 10_000
+
+
+def test_lbfgs():
+    output, errors = start("--iterations", 20, example="lbfgs.py").communicate()
+    assert errors == ""
+    assert float(output.splitlines()[-1].split()[-1][:-1]) > 85
+
+
+def test_examples_use_public_names_only():
+    for path in EXAMPLES.glob("*.py"):
+        assert not re.search(r"\bnn\._|from purenn|import purenn\.", path.read_text()), path

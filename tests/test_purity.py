@@ -19,7 +19,10 @@ def everything(params, x, y):
     results = [
         nn.forward(params, x), nn.loss(params, x, y), value, nn.predict(params, x), nn.grads(params, x, y), gradient,
         nn.sgd_step(params, gradient, 0.1), output, pullback(output), pullback(output), nn.init(3, (2, 2), [nn.relu]),
-        list(nn.batches((1, 2), x, y, 2)), params + 2 * params - params / 3, -params,
+        list(nn.batches((1, 2), x, y, 2)), params + 2 * params - params / 3, -params, nn.zeros_like(params),
+        nn.momentum_step(params, gradient, params, 0.1, nesterov=True), nn.ravel(params)[0],
+        nn.adam_step(params, gradient, nn.adam_init(params), 0.1), nn.clip_by_global_norm(gradient, 0.1),
+        nn.global_norm(params), nn.vdot(params, gradient), nn.forward(nn.Dropout(0.5, 3), x),
     ]  # fmt: skip
     return [leaf.tobytes() for leaf in nn.tree_leaves(results)]
 
@@ -53,6 +56,11 @@ def test_arrays_of_records_are_read_only(params):
         moved,
         2 * params,
         nn.sgd_step(params, gradient, 1),
+        nn.zeros_like(params),
+        nn.momentum_step(params, gradient, gradient, 1, nesterov=True),
+        nn.adam_step(params, gradient, nn.adam_init(params), 1, weight_decay=1),
+        nn.clip_by_global_norm(gradient, 1),
+        nn.forward(nn.Dropout(0.5, 3), x),
         pickle.loads(pickle.dumps(params)),
     ):
         for leaf in nn.tree_leaves(tree):
