@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from purenn.arrays import Array, namespace
+from purenn.arrays import Array, inspectable, namespace
 from purenn.records import Vector, record
 
 
@@ -58,7 +58,8 @@ def _tanh_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 
 def _relu(z: Array) -> Array:
-    return namespace(z).maximum(z, 0)
+    xp = namespace(z)  # jax.grad takes the derivative of maximum at a tie to be 1/2; np.where is 8 times as slow
+    return xp.maximum(z, 0) if inspectable(z) else xp.where(z <= 0, xp.zeros_like(z), z)
 
 
 def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -67,7 +68,8 @@ def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 def _sigmoid(z: Array) -> Array:
     xp = namespace(z)
-    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(-xp.abs(z)))
+    minus = xp.minimum(z, -z)  # -|z|, but with the derivative 0 at 0, also for jax.grad
+    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(minus))
 
 
 def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -75,7 +77,7 @@ def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 
 def _leaky_relu(z: Array) -> Array:
-    return namespace(z).maximum(z, 0.01 * z)
+    return namespace(z).where(z > 0, z, 0.01 * z)
 
 
 def _leaky_relu_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -84,7 +86,7 @@ def _leaky_relu_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 def _elu(z: Array) -> Array:
     xp = namespace(z)
-    return xp.where(z > 0, z, xp.expm1(xp.minimum(z, 0)))
+    return xp.where(z > 0, z, xp.expm1(xp.where(z > 0, xp.zeros_like(z), z)))
 
 
 def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -94,7 +96,7 @@ def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 def _softplus(z: Array) -> Array:
     xp = namespace(z)
-    return xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))
+    return xp.maximum(z, 0) + xp.log1p(xp.exp(xp.minimum(z, -z)))
 
 
 def _softplus_pullback(z: Array, y: Array, dy: Array) -> Array:

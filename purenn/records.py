@@ -20,7 +20,7 @@ from purenn.arrays import (
     namespace,
     scalar_like,
 )
-from purenn.trees import sequence_like, tree_map
+from purenn.trees import restored, sequence_like, tree_map
 
 T = TypeVar("T")
 
@@ -73,7 +73,21 @@ def record(cls: type[T]) -> type[T]:
     new.__fields__ = tuple(field.name for field in fields)  # type: ignore[attr-defined]
     new.__children__ = tuple(field.name for field in fields if field.metadata["child"])  # type: ignore[attr-defined]
     new.__statics__ = tuple(field.name for field in fields if not field.metadata["child"])  # type: ignore[attr-defined]
+    _classes.append(new)
+    for register in _registers:
+        register(new)
     return new
+
+
+_classes: list[type] = []
+_registers: list[Callable[[type], None]] = []
+
+
+def for_every_record(register: Callable[[type], None]) -> None:
+    """Call a function with every record class: with those that there are now, and with each that is defined later."""
+    _registers.append(register)
+    for cls in _classes:
+        register(cls)
 
 
 # What a field is
@@ -205,7 +219,7 @@ class Vector:
         return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), self)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return _restored, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
+        return _unpickled, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
 
     def __copy__(self) -> Self:
         return self
@@ -228,11 +242,12 @@ def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
     return tree_map(combine, a, b)
 
 
-def _restored(cls: type[T], fields: dict[str, Any]) -> T:
+def _unpickled(cls: type[T], fields: dict[str, Any]) -> T:
     """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
-    new = object.__new__(cls)
-    for name, value in fields.items():
-        object.__setattr__(new, name, tree_map(locked, value) if name in cls.__children__ else value)  # type: ignore[attr-defined]
+    children = cls.__children__  # type: ignore[attr-defined]
+    new = restored(
+        cls, {name: tree_map(locked, value) if name in children else value for name, value in fields.items()}
+    )
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()

@@ -18,9 +18,15 @@ T = TypeVar("T")
 
 def replaced(record: T, **changes: Any) -> T:
     """Return a record with some fields replaced, taken as they are: nothing is validated, converted, or copied."""
-    new = object.__new__(type(record))
-    for name in record.__fields__:  # type: ignore[attr-defined]
-        _set(new, name, changes[name] if name in changes else getattr(record, name))
+    fields = {name: getattr(record, name) for name in record.__fields__}  # type: ignore[attr-defined]
+    return restored(type(record), fields | changes)
+
+
+def restored(cls: type[T], fields: dict[str, Any]) -> T:
+    """Return a record of given fields, taken as they are: nothing is validated, converted, or copied."""
+    new = object.__new__(cls)
+    for name, value in fields.items():
+        _set(new, name, value)
     return new
 
 

@@ -1,0 +1,242 @@
+"""The same functions on JAX's arrays: eager, compiled, differentiated, mapped, scanned."""
+
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import purenn as nn
+from tests.strategies import ACTIVATIONS, problems, relative_error, seeds
+
+jax = pytest.importorskip("jax", reason="needs the extra 'jax'")
+jnp = pytest.importorskip("jax.numpy")
+importlib.import_module("purenn.jax")
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def to_jax(tree):
+    return nn.tree_map(jnp.asarray, tree)
+
+
+def to_numpy(tree):
+    return nn.tree_map(np.asarray, tree)
+
+
+def close(ours, theirs, dtype):
+    assert relative_error(to_numpy(ours), theirs) < (1e-5 if dtype == np.float32 else 1e-12)
+
+
+def small():
+    params = nn.init(0, (4, 5, 3), (nn.relu, nn.softmax), "float64")
+    x = np.random.default_rng(0).standard_normal((6, 4))
+    return params, x, np.arange(6) % 3
+
+
+@nn.record
+class Scale:
+    """A layer of one's own, defined after purenn.jax was imported."""
+
+    factors: nn.Array
+    power: int = 1
+
+
+@nn.forward.register
+def _(layer: Scale, x):
+    return x**layer.power * layer.factors
+
+
+@nn.vjp.register
+def _(layer: Scale, x):
+    def pullback(dy):
+        dx = dy * layer.factors * layer.power * x ** (layer.power - 1)
+        return Scale((dy * x**layer.power).sum(axis=0), layer.power), dx
+
+    return nn.forward(layer, x), pullback
+
+
+@settings(deadline=None, max_examples=20)
+@given(problems(max_width=8))
+def test_numpy_eager_compiled_and_differentiated_agree(problem):
+    params, x, y = problem
+    dtype = x.dtype
+    expected_loss, expected = nn.loss_and_grads(params, x, y)
+    there = to_jax((params, x, y))
+    if dtype == np.float64 and y.dtype.kind == "f":
+        assert there[2].dtype == np.float64
+    for value, gradient in (
+        nn.loss_and_grads(*there),
+        jax.jit(nn.loss_and_grads)(*there),
+        jax.value_and_grad(nn.loss)(*there),
+        (jax.jit(nn.loss)(*there), nn.grads(*there)),
+    ):
+        assert type(gradient) is nn.Params
+        close((value,), (expected_loss,), dtype)
+        close(gradient, expected, dtype)
+    for apply in (nn.forward, jax.jit(nn.forward)):
+        close((apply(*there[:2]),), (nn.forward(params, x),), dtype)
+
+
+@settings(deadline=None, max_examples=10)
+@given(problems(max_width=8, dtype=st.just(np.float64)), seeds)
+def test_predictions_and_pullbacks_agree(problem, seed):
+    params, x, y = problem
+    there = to_jax((params, x, y))
+    dy = np.random.default_rng(seed).standard_normal((len(x), params.fan_out))
+    close(jax.jit(lambda p, x, dy: nn.vjp(p, x)[1](dy))(*there[:2], dy), nn.vjp(params, x)[1](dy), np.float64)
+    if params.layers[-1].activation != nn.identity:
+        assume(np.unique(nn.forward(params, x)).size == x.shape[0] * params.fan_out)
+        assert np.array_equal(jax.jit(nn.predict)(*there[:2]), nn.predict(params, x))
+        assert jax.jit(nn.accuracy)(*there) == nn.accuracy(params, x, y)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_of_activations_are_those_of_jax_at_kinks_too(activation):
+    z = jnp.asarray([[-3.0, -1e-9, 0.0, 0.0, 2.0, 20.0, -700.0, 700.0]])
+    dy = jnp.asarray(np.random.default_rng(0).standard_normal(z.shape))
+    y, pullback = jax.vjp(activation.function, z)
+    np.testing.assert_allclose(activation.pullback(z, y, dy), pullback(dy)[0], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(activation(np.asarray(z)), y, rtol=1e-12, atol=1e-15)
+    assert np.isnan(activation(jnp.asarray([np.nan, 1.0]))[0])
+
+
+STEPS = {
+    "sgd": lambda p, g, s, lr, _: (nn.sgd_step(p, g, lr), s),
+    "momentum": lambda p, g, s, lr, _: nn.momentum_step(p, g, s, lr, nesterov=True),
+    "adam": lambda p, g, s, lr, _: nn.adam_step(p, nn.clip_by_global_norm(g, lr), s, lr, weight_decay=0.1),
+    "cosine": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.warmup_cosine(k, 9, lr, 3)), s),
+    "exponential": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.exponential_decay(k, lr, 2, 0.5)), s),
+    "piecewise": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.piecewise_constant(k, [2, 4], [0.1, lr, 0.3])), s),
+    "ravel": lambda p, g, s, lr, _: (nn.ravel(p)[1](nn.ravel(p)[0] - lr * nn.ravel(g)[0]), s),
+    "vectors": lambda p, g, s, lr, _: (p - lr * g / nn.global_norm(g) * nn.vdot(g, g), s),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_compile_once_and_agree(name):
+    params, x, y = small()
+    step = STEPS[name]
+    compiled = jax.jit(lambda p, s, x, y, lr, k: step(p, nn.grads(p, x, y), s, lr, k))
+    state = nn.adam_init(params) if name == "adam" else nn.zeros_like(params)
+    there, state_there = to_jax((params, state))
+    for k in range(6):
+        lr = 0.1 + 0.01 * k
+        params, state = step(params, nn.grads(params, x, y), state, lr, k)
+        there, state_there = compiled(there, state_there, x, y, lr, k)
+    close(there, params, np.float64)
+    close(state_there, state, np.float64)
+    assert compiled._cache_size() == 1
+
+
+def test_an_ensemble_trains_at_once():
+    _, x, y = small()
+    members = [nn.init(seed, (4, 5, 3), (nn.tanh, nn.softmax), "float64") for seed in range(3)]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    trained = jax.vmap(lambda p: nn.sgd_step(p, nn.grads(p, x, y), 0.5))(together)
+    for number, member in enumerate(members):
+        alone = nn.sgd_step(member, nn.grads(member, x, y), 0.5)
+        close(jax.tree.map(lambda leaf, k=number: leaf[k], trained), alone, np.float64)
+
+
+def test_gradients_of_every_example():
+    params, x, y = small()
+    each = jax.vmap(nn.grads, (None, 0, 0))(to_jax(params), jnp.asarray(x)[:, None], jnp.asarray(y)[:, None])
+    for k in range(len(x)):
+        close(jax.tree.map(lambda leaf, k=k: leaf[k], each), nn.grads(params, x[k : k + 1], y[k : k + 1]), np.float64)
+
+
+def test_an_epoch_is_a_scan():
+    params, x, y = small()
+
+    def step(carry, batch):
+        params, velocity = nn.momentum_step(carry[0], nn.grads(carry[0], *batch), carry[1], 0.1)
+        return (params, velocity), nn.loss(params, *batch)
+
+    carry = to_jax((params, nn.zeros_like(params)))
+    (scanned, _), losses = jax.lax.scan(step, carry, (x.reshape(3, 2, 4), y.reshape(3, 2)))
+    velocity, expected = nn.zeros_like(params), []
+    for k in range(0, 6, 2):
+        params, velocity = nn.momentum_step(params, nn.grads(params, x[k : k + 2], y[k : k + 2]), velocity, 0.1)
+        expected.append(nn.loss(params, x[k : k + 2], y[k : k + 2]))
+    close(scanned, params, np.float64)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+
+
+def test_hessian_and_checkpoint():
+    params, x, y = small()
+    params = nn.Params((params.layers[0], Scale(np.linspace(0.5, 1, 5), 2), params.layers[1]))
+    vector, unravel = nn.ravel(to_jax(params))
+    hessian = jax.hessian(lambda v: nn.loss(unravel(v), x, y))(vector)
+    direction = np.random.default_rng(1).standard_normal(vector.shape)
+    ahead, behind = (nn.ravel(nn.grads(unravel(vector + s * 1e-6 * direction), x, y))[0] for s in (1, -1))
+    np.testing.assert_allclose(hessian @ direction, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-8)
+    close(jax.grad(jax.checkpoint(nn.loss))(to_jax(params), x, y), nn.grads(params, x, y), np.float64)
+    close(jax.jit(nn.grads)(to_jax(params), x, y), nn.grads(params, x, y), np.float64)
+
+
+def test_optax_takes_records_as_they_are():
+    optax = pytest.importorskip("optax")
+    params, x, y = small()
+    optimizer = optax.adamw(0.05)
+    there, ours, adam = to_jax(params), params, nn.adam_init(params)
+    state = optimizer.init(there)
+    for _ in range(20):
+        updates, state = optimizer.update(nn.grads(there, x, y), state, there)
+        there = optax.apply_updates(there, updates)
+        ours, adam = nn.adam_step(ours, nn.grads(ours, x, y), adam, 0.05, weight_decay=1e-4)
+    assert type(there) is nn.Params
+    assert nn.loss(there, x, y) < nn.loss(params, x, y) / 2
+    assert relative_error(to_numpy(there), ours) < 1e-6
+
+
+def test_records_are_pytrees_with_key_paths():
+    params = small()[0]
+    network = nn.Params((Scale(np.ones(4), 3), *params.layers))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(network)[0]]
+    assert paths[:3] == [".layers[0].factors", ".layers[1].weights", ".layers[1].biases"]
+    leaves, structure = jax.tree.flatten(network)
+    assert all(a is b for a, b in zip(leaves, nn.tree_leaves(network), strict=True))
+    assert jax.tree.unflatten(structure, leaves) == network
+    assert hash(structure) == hash(jax.tree.structure(nn.Params((Scale(np.zeros(4), 3), *params.layers))))
+    assert structure != jax.tree.structure(nn.Params((Scale(np.ones(4), 2), *params.layers)))
+    assert jax.tree.leaves(nn.relu) == []
+
+
+def test_unflattening_neither_validates_nor_converts():
+    structure = jax.tree.structure(nn.adam_init(small()[0]))
+    marks = [object() for _ in range(structure.num_leaves)]
+    assert all(a is b for a, b in zip(jax.tree.leaves(jax.tree.unflatten(structure, marks)), marks, strict=True))
+    assert jax.tree.map(lambda _: None, small()[0]).layers[0].weights is None
+
+
+def test_dropout_under_jit_has_the_masks_of_numpy():
+    params, x, y = small()
+    thinned = nn.Params((params.layers[0], nn.Dropout(0.5), params.layers[1]))
+    expected = nn.grads(nn.seeded(thinned, 3), x, y)
+    close(jax.jit(lambda p: nn.grads(nn.seeded(p, 3), x, y))(to_jax(thinned)), expected, np.float64)
+
+
+def test_to_jax_and_back():
+    params = small()[0]
+    assert to_numpy(to_jax(params)) == params
+    assert not any(leaf.flags.writeable for leaf in nn.tree_leaves(to_numpy(to_jax(params))))
+
+
+def test_without_jax_the_import_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.delitem(sys.modules, "purenn.jax")
+    with pytest.raises(ImportError, match=r"pip install 'purenn\[jax\]'"):
+        importlib.import_module("purenn.jax")
+
+
+def test_importing_purenn_does_not_import_jax():
+    code = "import sys, purenn; sys.exit(any(name.partition('.')[0] == 'jax' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
