@@ -1,5 +1,6 @@
 """Every Python block of the README runs, in the order in which a reader meets them."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ def test_every_block_runs(tmp_path, monkeypatch):
     names = {}
     blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert blocks
+    has_jax = importlib.util.find_spec("jax") is not None
     for block in blocks:
+        if "import purenn.jax" in block.group(1) and not has_jax:  # that section needs the extra
+            continue
         line = text[: block.start()].count("\n") + 1
         exec(compile("\n" * line + block.group(1), str(README), "exec"), names)
