@@ -47,13 +47,13 @@ def patches(x, size):
         x, (size, size), axis=(1, 2)
     )  # (n, h', w', channels, size, size)
     n, h, w, *_ = windows.shape
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, h, w, -1)
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, h, w, size * size * x.shape[3])
 
 
 @nn.forward.register
 def _(layer: Conv2D, x):
     rows = patches(x, layer.size)
-    return nn.forward(layer.dense, rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:3], -1)
+    return nn.forward(layer.dense, rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:3], layer.dense.fan_out)
 
 
 @nn.vjp.register
@@ -64,20 +64,22 @@ def _(layer: Conv2D, x):
     def pullback(dy):
         gradient, d_rows = dense_pullback(dy.reshape(-1, dy.shape[-1]))
         n, h, w, _ = rows.shape
-        d_patches = d_rows.reshape(n, h, w, layer.size, layer.size, -1)
+        d_patches = d_rows.reshape(n, h, w, layer.size, layer.size, x.shape[3])
         dx = np.zeros_like(x)
         for i, j in np.ndindex(layer.size, layer.size):  # a pixel gets the gradients of all patches it is part of
             dx[:, i : i + h, j : j + w] += d_patches[:, :, :, i, j]
         return Conv2D(gradient, layer.size), dx
 
-    return y.reshape(*rows.shape[:3], -1), pullback
+    return y.reshape(*rows.shape[:3], layer.dense.fan_out), pullback
 
 
 @nn.parameter_vjp.register
 def _(layer: Conv2D, x):  # optional: as first layer, it need not compute the gradient of the images
     rows = patches(x, layer.size)
     y, dense_pullback = nn.parameter_vjp(layer.dense, rows.reshape(-1, rows.shape[-1]))
-    return y.reshape(*rows.shape[:3], -1), lambda dy: Conv2D(dense_pullback(dy.reshape(-1, dy.shape[-1])), layer.size)
+    return y.reshape(*rows.shape[:3], layer.dense.fan_out), lambda dy: Conv2D(
+        dense_pullback(dy.reshape(-1, dy.shape[-1])), layer.size
+    )
 
 
 def windows(x, size):

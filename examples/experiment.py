@@ -24,6 +24,8 @@ def reproduce(train, description, published, source, epochs):
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where the plot is written")
     options = parser.parse_args()
+    if options.epochs < 1 or min(options.seeds) < 0:
+        parser.error("--epochs must be at least 1, and --seeds not negative")
     try:
         data = nn.mnist.digits() if options.data == "digits" else nn.mnist.load(options.data)
         options.output.mkdir(parents=True, exist_ok=True)

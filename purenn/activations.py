@@ -104,18 +104,18 @@ def _softplus_pullback(z: Array, y: Array, dy: Array) -> Array:
 
 
 def _gelu(z: Array) -> Array:
-    return z * (1 + _gelu_tanh(z)[0]) / 2
+    return z * _gelu_gate(z)[0]
 
 
 def _gelu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    tanh, slope = _gelu_tanh(z)
-    return dy * (1 + tanh + z * (1 - tanh * tanh) * slope) / 2
+    gate, slope = _gelu_gate(z)
+    return dy * (gate + gate * (1 - gate) * slope * z)
 
 
-def _gelu_tanh(z: Array) -> tuple[Array, Array]:
-    """Return tanh(u) and du/dz for u = sqrt(2 / pi) (z + 0.044715 z^3); beyond |z| = 10 the first is 1 anyway."""
-    z, scale = namespace(z).clip(z, -10, 10), math.sqrt(2 / math.pi)
-    return namespace(z).tanh(scale * (z + 0.044715 * z * z * z)), scale * (1 + 3 * 0.044715 * z * z)
+def _gelu_gate(z: Array) -> tuple[Array, Array]:
+    """Return sigmoid(v) and dv/dz for v = 2 u; where |z| > 30, the first is 0 or 1 in any float."""
+    z, scale = namespace(z).clip(z, -30, 30), math.sqrt(8 / math.pi)
+    return _sigmoid(scale * (z + 0.044715 * z * z * z)), scale * (1 + 3 * 0.044715 * z * z)
 
 
 def _silu(z: Array) -> Array:
@@ -169,8 +169,8 @@ softplus = Activation("softplus", _softplus, _softplus_pullback)
 
 gelu = Activation("gelu", _gelu, _gelu_pullback)
 """Gaussian error linear unit in its tanh form, ``z (1 + tanh(u)) / 2`` with ``u = sqrt(2 / pi) (z + 0.044715 z^3)``
-(Hendrycks & Gimpel 2016). Derivative: ``(1 + tanh(u) + z (1 - tanh(u)^2) u') / 2`` with
-``u' = sqrt(2 / pi) (1 + 0.134145 z^2)``."""
+(Hendrycks & Gimpel 2016), computed as ``z g`` with ``g = sigmoid(2 u)``, which keeps the digits of small values.
+Derivative: ``g (1 + z (1 - g) 2 u')`` with ``u' = sqrt(2 / pi) (1 + 0.134145 z^2)``."""
 
 silu = Activation("silu", _silu, _silu_pullback)
 """Sigmoid linear unit or swish, ``z sigmoid(z)`` (Elfwing, Uchibe & Doya 2018). Derivative:

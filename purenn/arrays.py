@@ -127,10 +127,16 @@ def generator(seed: Seed) -> "np.random.Generator":  # quoted, since importing n
     Different seeds of ints below 2**32 give different streams. The tuple's length is part of what is seeded, because
     NumPy pads a short seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
     """
+    entropy = as_tuple(seed)
+    return np.random.default_rng((*entropy, len(entropy)))
+
+
+def as_tuple(seed: Seed) -> tuple[int, ...]:
+    """Return a seed as a tuple of ints; ValueError if it is none."""
     try:
         entropy = tuple(map(operator.index, seed if isinstance(seed, tuple) else (seed,)))
     except TypeError:
         entropy = ()
     if not entropy or min(entropy) < 0:
         raise ValueError(f"seed is {seed!r:.60}, but must be an int >= 0, or a tuple of such ints")
-    return np.random.default_rng((*entropy, len(entropy)))
+    return entropy

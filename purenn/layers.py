@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, TypeAlias, TypeVar, cast
 
+import attrs
+
 from purenn.activations import Activation
-from purenn.arrays import Array, Seed, describe, frozen, generator, locked, namespace
+from purenn.arrays import Array, Seed, as_tuple, describe, frozen, generator, locked, namespace
 from purenn.records import Vector, record
 from purenn.trees import replaced, sequence_like, tree_leaves
 
@@ -108,16 +110,18 @@ class Params(Vector):
         for number, layer in enumerate(self.layers, start=1):
             if not hasattr(layer, "__children__"):
                 raise TypeError(f"layer {number} is {layer!r:.60}, but must be a record such as purenn.Dense")
-        for number, (layer, following) in enumerate(zip(self.layers, self.layers[1:], strict=False), start=1):
-            given, taken = getattr(layer, "fan_out", None), getattr(following, "fan_in", None)
+        given = None
+        for number, layer in enumerate(self.layers, start=1):
+            taken = getattr(layer, "fan_in", None)
             if given is not None and taken is not None and given != taken:
-                raise ValueError(f"layer {number + 1} takes {taken} features, but layer {number} gives {given}")
+                raise ValueError(f"layer {number} takes {taken} features, but layer {number - 1} gives {given}")
+            given = given if isinstance(layer, Dropout) else getattr(layer, "fan_out", None)
         _check_dtypes(self)
 
     @property
     def fan_in(self) -> int | None:
-        """The number of inputs, if the first layer says."""
-        return getattr(self.layers[0], "fan_in", None)
+        """The number of inputs, if the first layer that is no Dropout says."""
+        return next((getattr(layer, "fan_in", None) for layer in self.layers if not isinstance(layer, Dropout)), None)
 
     @property
     def fan_out(self) -> int | None:
@@ -292,10 +296,7 @@ def _dense_vjp(layer: Dense, x: Array) -> tuple[Array, Callable[[Array], tuple[D
     y = locked(layer.activation(z))
 
     def backward(dy: Array) -> tuple[Dense, Array]:
-        namespace(dy)
-        if dy.shape != y.shape:
-            raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
-        dz = layer.activation.pullback(z, y, _as_floats(dy, y.dtype))
+        dz = layer.activation.pullback(z, y, _checked_gradient(dy, y))
         rows = xp.ones(dz.shape[0], dtype=dz.dtype)  # a product with ones is their sum, for half of what xp.sum takes
         return replaced(layer, weights=locked(x.T @ dz), biases=locked(rows @ dz)), dz
 
@@ -306,6 +307,14 @@ def _checked_input(layer: Dense, x: Array) -> Array:
     """Return a batch in the dtype of the layer, or raise the error that says what is wrong with it."""
     _check_features(layer, x, "the layer")
     return _as_floats(x, layer.weights.dtype)
+
+
+def _checked_gradient(dy: Array, y: Array) -> Array:
+    """Return a gradient in the dtype of the output that it belongs to, or raise the error that says what is wrong."""
+    namespace(dy)
+    if dy.shape != y.shape:
+        raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
+    return _as_floats(dy, y.dtype)
 
 
 def _check_features(layer: Layer, x: Array, name: str) -> None:
@@ -397,7 +406,8 @@ class Dropout(Vector):
 
     ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
     section 10). The mask comes from the seed; without one, ``y = x``. Training gives a seed for every step by
-    ``seeded``, and nothing else knows of it: gradients have the type of the network without seeds.
+    ``seeded``, and nothing else knows of it: gradients have the type of the network without seeds. NumPy draws the
+    mask; under ``jax.jit`` that happens once, when the function is compiled.
 
     Attributes
     ----------
@@ -408,7 +418,7 @@ class Dropout(Vector):
     Raises
     ------
     ValueError
-        If the rate is out of its range.
+        If the rate is out of its range, or the seed is negative.
 
     Examples
     --------
@@ -419,12 +429,14 @@ class Dropout(Vector):
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float
+    rate: float = attrs.field(converter=float)
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate is {self.rate}, but must be at least 0 and below 1")
+        if self.seed is not None:
+            as_tuple(self.seed)
 
 
 def seeded(layer: L, seed: Seed) -> L:
@@ -449,32 +461,35 @@ def seeded(layer: L, seed: Seed) -> L:
         Dropout(rate=0.5, seed=(0, 7, 0, 1)),
     ))
     """
-    path = seed if isinstance(seed, tuple) else (seed,)
+    path = as_tuple(seed)
     if isinstance(layer, tuple):
         return cast("L", sequence_like(layer, [seeded(part, (*path, k)) for k, part in enumerate(layer)]))
-    names = getattr(layer, "__fields__", ())
-    if not names:
-        return layer
-    parts = {name: seeded(getattr(layer, name), (*path, number)) for number, name in enumerate(names)}
-    return replaced(layer, **parts | ({"seed": seed} if "seed" in parts else {}))
+    changes: dict[str, Any] = {"seed": seed} if "seed" in getattr(layer, "__statics__", ()) else {}
+    for number, name in enumerate(getattr(layer, "__children__", ())):
+        changes[name] = seeded(getattr(layer, name), (*path, number))
+    return replaced(layer, **changes) if changes else layer
 
 
 @forward.register
 def _(layer: Dropout, x: Array) -> Array:
+    _check_floats(x)
     return frozen(x) if layer.seed is None else locked(x * _mask(layer.seed, layer.rate, x))
 
 
 @vjp.register
 def _(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
-    gradient = replaced(layer, seed=None)
-    if layer.seed is None:
-        return frozen(x), lambda dy: (gradient, frozen(dy))
-    mask = _mask(layer.seed, layer.rate, x)
-    return locked(x * mask), lambda dy: (gradient, locked(dy * mask))
+    _check_floats(x)
+    mask = None if layer.seed is None else _mask(layer.seed, layer.rate, x)
+    y = frozen(x) if mask is None else locked(x * mask)
+
+    def pullback(dy: Array) -> tuple[Dropout, Array]:
+        dy = _checked_gradient(dy, y)
+        return replaced(layer, seed=None), frozen(dy) if mask is None else locked(dy * mask)
+
+    return y, pullback
 
 
 def _mask(seed: Seed, rate: float, x: Array) -> Array:
-    _check_floats(x)
     kept = generator(seed).random(x.shape, dtype="float32") >= rate
     return namespace(x).asarray(kept, dtype=x.dtype) / (1 - rate)
 

@@ -6,7 +6,6 @@ pre-activations (logits) is ``(prediction - target) / n``, which starts every ba
 the logits, never from the logarithm of a probability.
 """
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arrays import Array, describe, inspectable, locked, namespace
 from purenn.layers import forward, output_activation, parameter_vjp, with_output_activation
-from purenn.trees import tree_leaves, tree_map
+from purenn.trees import ravel, tree_map
 
 L = TypeVar("L")
 
@@ -167,26 +166,15 @@ def numerical_grads(params: L, x: Array, y: Array) -> L:
     >>> np.round(nn.numerical_grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights, 6)
     array([[-1.5,  1.5]])
     """
-    in_float64 = tree_map(lambda p: namespace(p).astype(p, namespace(p).float64), params)
-    leaves = tree_leaves(in_float64)
-
-    def loss_with(position: int, leaf: Array) -> Array:
-        values = iter([*leaves[:position], leaf, *leaves[position + 1 :]])
-        return loss(tree_map(lambda _: next(values), in_float64), x, y)
-
-    def differences(position: int, leaf: Array) -> Array:
-        xp = namespace(leaf)
-        steps = sys.float_info.epsilon ** (1 / 3) * xp.maximum(xp.abs(leaf), 1)
-        entries = xp.reshape(xp.arange(math.prod(leaf.shape)), leaf.shape)
-        quotients = []
-        for entry in range(math.prod(leaf.shape)):
-            step = xp.where(entries == entry, steps, 0)
-            rise = loss_with(position, leaf + step) - loss_with(position, leaf - step)
-            quotients.append(rise / (2 * xp.sum(step)))
-        return xp.reshape(xp.stack(quotients), leaf.shape)
-
-    gradient = iter([differences(position, leaf) for position, leaf in enumerate(leaves)])
-    return tree_map(lambda p: namespace(p).astype(next(gradient), p.dtype), params)
+    vector, unravel = ravel(tree_map(lambda p: namespace(p).astype(p, namespace(p).float64), params))
+    xp = namespace(vector)
+    steps = sys.float_info.epsilon ** (1 / 3) * xp.maximum(xp.abs(vector), 1)
+    quotients = []
+    for entry in range(vector.shape[0]):
+        step = xp.where(xp.arange(vector.shape[0]) == entry, steps, 0)
+        rise = loss(unravel(vector + step), x, y) - loss(unravel(vector - step), x, y)
+        quotients.append(rise / (2 * xp.sum(step)))
+    return tree_map(lambda p, g: namespace(p).astype(g, p.dtype), params, unravel(xp.stack(quotients)))
 
 
 def predict(params: Any, x: Array) -> Array:

@@ -9,9 +9,9 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from purenn.arrays import Array, as_floats, check_alike, check_scalar, is_array, locked, namespace, scalar_like
+from purenn.arrays import Array, as_floats, check_scalar, describe, is_array, locked, namespace, scalar_like
 from purenn.records import Vector, record
-from purenn.trees import global_norm, replaced, some_leaves, tree_map, zeros_like
+from purenn.trees import combined, replaced, some_leaves, tree_map, unit_and_norm, zeros_like
 
 T = TypeVar("T")
 
@@ -49,10 +49,12 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     lr = check_scalar("lr", lr)
 
     def step(p: Array, g: Array) -> Array:
-        check_alike(p, g)
-        return locked(scalar_like(-lr, g) * g + p)
+        new = scalar_like(-lr, g) * g + p
+        if new.dtype != p.dtype:
+            raise TypeError(f"parameters must be floats, but one is {describe(p)}")
+        return new
 
-    return tree_map(step, params, grads)
+    return combined(step, params, grads)
 
 
 def momentum_step(
@@ -70,7 +72,7 @@ def momentum_step(
     velocity : Params
         What the step before returned; ``zeros_like(params)`` at the start.
     momentum : float
-        From 0 up to, but not including, 1.
+        At least 0 and below 1.
     nesterov : bool
 
     Returns
@@ -88,14 +90,13 @@ def momentum_step(
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
     (array([0.75]), array([2.5]))
     """
-    momentum = _fraction("momentum", momentum)
+    momentum = _number("momentum", momentum, below=1)
 
     def follow(v: Array, g: Array) -> Array:
-        check_alike(v, g)
-        return locked(momentum * v + g)
+        return momentum * v + g
 
-    velocity = tree_map(follow, velocity, grads)
-    return sgd_step(params, tree_map(follow, velocity, grads) if nesterov else velocity, lr), velocity
+    velocity = combined(follow, velocity, grads)
+    return sgd_step(params, combined(follow, velocity, grads) if nesterov else velocity, lr), velocity
 
 
 @record
@@ -113,6 +114,10 @@ class AdamState(Vector):
     steps: Array
     means: Any
     squares: Any
+
+    def __attrs_post_init__(self) -> None:
+        if self.steps.ndim:
+            raise ValueError(f"steps is {describe(self.steps)}, but must be one number")
 
 
 def adam_init(params: Any) -> AdamState:
@@ -160,11 +165,11 @@ def adam_step(
     state : AdamState
         What the step before returned; ``adam_init(params)`` at the start.
     beta1, beta2 : float
-        How much of the averages is kept, from 0 up to, but not including, 1.
+        How much of the averages is kept; at least 0 and below 1, and no arrays.
     eps : float
-        Keeps the divisor from zero.
+        Keeps the divisor from zero; at least 0.
     weight_decay : float
-        The share of the parameters that a step takes away, in units of ``lr``.
+        The share of the parameters that a step takes away, in units of ``lr``; at least 0.
 
     Returns
     -------
@@ -186,13 +191,9 @@ def adam_step(
     """
     if not isinstance(state, AdamState):
         raise TypeError(f"state is {state!r:.60}, but must be what adam_init or the step before returned")
-    beta1, beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
-    eps, weight_decay = check_scalar("eps", eps), check_scalar("weight_decay", weight_decay)
+    beta1, beta2 = _number("beta1", beta1, below=1), _number("beta2", beta2, below=1)
+    eps, weight_decay = _number("eps", eps), _number("weight_decay", weight_decay)
     steps = locked(namespace(state.steps).asarray(state.steps + 1))
-
-    def averaged(average: Array, new: Array, beta: float) -> Array:
-        check_alike(average, new)
-        return locked(beta * average + (1 - beta) * new)
 
     def correction(beta: float, like: Array) -> Array:
         """Return 1 - beta^t; near beta = 1, expm1 keeps digits that the power would lose."""
@@ -203,10 +204,10 @@ def adam_step(
         xp = namespace(v)
         root = xp.sqrt(correction(beta2, v))  # on numbers rather than arrays, corrections cost nothing
         step = m / (xp.sqrt(v) + eps * root) * (root / correction(beta1, v))
-        return locked(step + weight_decay * p if weight_decay else step)
+        return locked(step if isinstance(weight_decay, float) and weight_decay == 0 else step + weight_decay * p)
 
-    means = tree_map(lambda m, g: averaged(m, g, beta1), state.means, grads)
-    squares = tree_map(lambda v, g: averaged(v, g * g, beta2), state.squares, grads)
+    means = combined(lambda m, g: beta1 * m + (1 - beta1) * g, state.means, grads)
+    squares = combined(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.squares, grads)
     params = sgd_step(params, tree_map(direction, params, means, squares), lr)
     return params, replaced(state, steps=steps, means=means, squares=squares)
 
@@ -241,19 +242,18 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     >>> nn.clip_by_global_norm((np.asarray([3.0]), np.asarray([4.0])), max_norm=1.0)
     (array([0.6]), array([0.8]))
     """
-    max_norm = check_scalar("max_norm", max_norm)
-    if isinstance(max_norm, float) and max_norm < 0:
-        raise ValueError(f"max_norm is {max_norm}, but must be at least 0")
-    norm = global_norm(grads)
+    max_norm = _number("max_norm", max_norm)
+    unit, norm = unit_and_norm(grads)
     xp = namespace(norm)
-    factor = xp.where(norm > max_norm, max_norm / xp.where(norm > 0, norm, 1), 1)
+    limit = max_norm / xp.where(norm > 0, norm, xp.ones_like(norm))
+    factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
     return tree_map(lambda g: locked(scalar_like(factor, g) * g), grads)
 
 
-def _fraction(name: str, value: float) -> float:
+def _number(name: str, value: float, below: float = math.inf) -> float:
     value = check_scalar(name, value)
-    if isinstance(value, float) and not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}, but must be at least 0 and below 1")
+    if isinstance(value, float) and not 0 <= value < below:
+        raise ValueError(f"{name} is {value}, but must be at least 0" + f" and below {below}" * (below < math.inf))
     return value
 
 
@@ -379,7 +379,7 @@ def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Seq
 
 
 def _like(step: Any, value: Array) -> Any:
-    return value if is_array(step) else float(value)
+    return locked(value) if is_array(step) else float(value)
 
 
 # When to stop

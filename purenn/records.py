@@ -11,7 +11,6 @@ import numpy as np
 
 from purenn.arrays import (
     Array,
-    check_alike,
     check_scalar,
     describe,
     frozen,
@@ -20,7 +19,7 @@ from purenn.arrays import (
     namespace,
     scalar_like,
 )
-from purenn.trees import restored, sequence_like, tree_map
+from purenn.trees import combined, restored, sequence_like, tree_map
 
 T = TypeVar("T")
 
@@ -235,11 +234,7 @@ def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
     if not hasattr(b, "__children__"):
         return NotImplemented
 
-    def combine(a: Array, b: Array) -> Array:
-        check_alike(a, b)
-        return locked(operation(a, b))
-
-    return tree_map(combine, a, b)
+    return combined(operation, a, b)
 
 
 def _unpickled(cls: type[T], fields: dict[str, Any]) -> T:

@@ -79,6 +79,16 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     return tree if tree is None else frozen(f(tree, *rest))
 
 
+def combined(f: Callable[[Array, Array], Array], a: T, b: T) -> T:
+    """Apply a function to the arrays of two trees of the same structure, shapes and dtypes, and lock what it gives."""
+
+    def apply(a: Array, b: Array) -> Array:
+        check_alike(a, b)
+        return locked(f(a, b))
+
+    return tree_map(apply, a, b)
+
+
 def sequence_like(sequence: Any, items: list[Any]) -> Any:
     """Return a tuple, named tuple or list of the type of another, with other items."""
     return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
@@ -134,18 +144,14 @@ def vdot(a: Any, b: Any) -> Array:
     >>> print(nn.vdot((np.asarray([1.0, 2.0]), np.asarray([3.0])), (np.ones(2), np.ones(1))))
     6.0
     """
-
-    def inner(a: Array, b: Array) -> Array:
-        check_alike(a, b)
-        return namespace(a).sum(a * b)
-
-    return functools.reduce(operator.add, some_leaves(tree_map(inner, a, b)))
+    products = combined(lambda a, b: namespace(a).sum(a * b), a, b)
+    return functools.reduce(operator.add, some_leaves(products))
 
 
 def global_norm(tree: Any) -> Array:
     """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``.
 
-    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, which does not overflow.
+    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.
 
     Parameters
     ----------
@@ -167,11 +173,18 @@ def global_norm(tree: Any) -> Array:
     >>> print(nn.global_norm((np.asarray([5e200]), np.asarray([[12e200]]))))
     1.3e+201
     """
+    unit, norm = unit_and_norm(tree)
+    return unit * norm
+
+
+def unit_and_norm(tree: Any) -> tuple[Array, Array]:
+    """Return the largest absolute value of a tree, or 1 if that is no unit, and the norm in this unit."""
     leaves = some_leaves(tree)
     xp = namespace(leaves[0])
-    largest = functools.reduce(xp.maximum, [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape])
-    scale = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
-    return scale * xp.sqrt(functools.reduce(operator.add, [xp.sum((leaf / scale) ** 2) for leaf in leaves]))
+    sizes = [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape]
+    largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=leaves[0].dtype))
+    unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((leaf / unit) ** 2) for leaf in leaves]))
 
 
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
@@ -204,9 +217,9 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     (array([1., 2., 3.]), (array([[10., 20.]]), array(30.)))
     """
     leaves = some_leaves(tree)
+    xp, *_ = map(namespace, leaves)
     if any(leaf.dtype != leaves[0].dtype for leaf in leaves):
         raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, leaves))}")
-    xp = namespace(leaves[0])
     sizes = [math.prod(leaf.shape) for leaf in leaves]
 
     def unravel(vector: Array) -> T:

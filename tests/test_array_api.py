@@ -102,7 +102,12 @@ def test_activations_are_their_formulas():
     assert nn.leaky_relu(np.asarray([-1.0, 0.0, 2.0])).tolist() == [-0.01, 0, 2]
     exact = [x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in z / 100]
     np.testing.assert_allclose(nn.gelu(z / 100), exact, atol=5e-4)
-    assert nn.gelu(np.asarray([-1e30, 1e30], np.float32)).tolist() == [0, np.float32(1e30)]
+    tail = np.asarray([-6.0, -5.0, -3.0])  # from the tanh form with 50 digits
+    np.testing.assert_allclose(nn.gelu(tail), [-8.43964670076e-11, -2.2917961966295e-07, -0.00363739208177], rtol=1e-11)
+    np.testing.assert_allclose(nn.gelu(tail.astype(np.float32)), nn.gelu(tail), rtol=2e-5)
+    huge = np.asarray([-3e38, 3e38], np.float32)
+    assert nn.gelu(huge).tolist() == [0, huge[1]]
+    assert nn.gelu.pullback(huge, nn.gelu(huge), np.ones_like(huge)).tolist() == [0, 1]
     assert repr(nn.softmax) == "softmax"
 
 

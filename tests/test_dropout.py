@@ -84,6 +84,17 @@ def test_seeded_reaches_any_record_with_a_seed():
     assert nn.seeded(dense, 1) == dense
 
 
+def test_the_network_stays_what_it_was():
+    params = nn.seeded(network(), 1)
+    assert params.layers[1].activation is nn.tanh
+    x = np.ones((3, 6), np.float32)
+    thinned = nn.Dropout(np.float64(0.5), 1)
+    y, pullback = nn.vjp(thinned, x)
+    assert y.dtype == np.float32
+    assert pullback(np.ones((3, 6)))[1].dtype == np.float32
+    assert type(thinned.rate) is float
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
 def test_rates_out_of_range(rate):
     with pytest.raises(ValueError, match="must be at least 0 and below 1"):
@@ -91,7 +102,9 @@ def test_rates_out_of_range(rate):
 
 
 def test_it_refuses_integers_and_bad_seeds():
-    with pytest.raises(TypeError, match="expected floats, got i64"):
-        nn.forward(nn.Dropout(0.5, 1), np.ones((2, 2), int))
+    for layer in (nn.Dropout(0.5), nn.Dropout(0.5, 1)):
+        for rule in (nn.forward, nn.vjp):
+            with pytest.raises(TypeError, match="expected floats, got i64"):
+                rule(layer, np.ones((2, 2), int))
     with pytest.raises(ValueError, match="seed is -1"):
-        nn.forward(nn.seeded(nn.Dropout(0.5), -1), np.ones((2, 2)))
+        nn.seeded(nn.Dropout(0.5), -1)

@@ -1,5 +1,6 @@
 """The examples, as a person runs them."""
 
+import importlib
 import pickle
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import purenn as nn
@@ -101,4 +103,19 @@ def test_lbfgs():
 
 def test_examples_use_public_names_only():
     for path in EXAMPLES.glob("*.py"):
-        assert not re.search(r"\bnn\._|from purenn|import purenn\.", path.read_text()), path
+        text = path.read_text()
+        assert set(re.findall(r"\bnn\.(\w+)", text)) <= set(nn.__all__), path
+        assert not re.search(r"from purenn|import purenn\.(?!jax)", text), path
+
+
+def test_distortions(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    distorted = importlib.import_module("simard2003").distorted
+    x = nn.mnist.digits().train_images[:50]
+    assert np.allclose(distorted(0, x, (8, 8), bend=0, degrees=0, stretch=0, shear=0), x, atol=1e-5)
+    bent = distorted(1, x, (8, 8))
+    assert bent.shape == x.shape
+    assert bent.dtype == x.dtype
+    assert 0 <= bent.min() < bent.max() <= 1
+    assert 0.05 < np.abs(bent - x).mean() < 0.3
+    assert 0.7 < bent.mean() / x.mean() < 1.3
