@@ -71,4 +71,4 @@ def train(seed, data, epochs, batch_size=128, peak_lr=0.1):
 
 
 if __name__ == "__main__":
-    reproduce(train, "Layers of 800 units, elastic distortions.", 0.70, "Simard et al. 2003", epochs=80)
+    reproduce(train, "Layers of 800 units, elastic distortions.", 0.70, "Simard et al. 2003", epochs=120)

@@ -97,20 +97,7 @@ def grads(params: L, x: Array, y: Array) -> L:
 def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
     """Return ``loss(params, x, y)`` and ``grads(params, x, y)`` for the price of the second alone.
 
-    Parameters
-    ----------
-    params, x, y
-        As for ``loss``.
-
-    Returns
-    -------
-    loss : array, ()
-    gradient : Params
-
-    Raises
-    ------
-    ValueError, TypeError
-        As ``loss`` does.
+    All is as for these two.
 
     Examples
     --------
@@ -144,20 +131,7 @@ def numerical_grads(params: L, x: Array, y: Array) -> L:
     5.7), computed in float64. That takes two evaluations of the loss for every number in ``params``. The error is about
     1e-9 of the largest entry, except where a relu changes sides between ``p - h`` and ``p + h``.
 
-    Parameters
-    ----------
-    params, x, y
-        As for ``loss``.
-
-    Returns
-    -------
-    Params
-        As ``grads`` returns.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As ``loss`` does.
+    It takes, returns and raises what ``grads`` does.
 
     Examples
     --------

@@ -82,7 +82,7 @@ def momentum_step(
     Raises
     ------
     ValueError, TypeError
-        As ``sgd_step`` does; and if ``momentum`` is not from 0 to 1.
+        As ``sgd_step`` does; ValueError also if ``momentum`` is out of its range.
 
     Examples
     --------
@@ -123,10 +123,7 @@ class AdamState(Vector):
 def adam_init(params: Any) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
-    Parameters
-    ----------
-    params : Params
-        Or any other record, tuple or array; no lists, as a state does not change.
+    ``params`` may be any tree of arrays, but without lists, as a state does not change.
 
     Examples
     --------
@@ -217,24 +214,8 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
 
     This keeps a step over the edge of a cliff from going astray (Pascanu, Mikolov & Bengio 2013, algorithm 1).
 
-    Parameters
-    ----------
-    grads : Params
-        Or any other tree of arrays.
-    max_norm : float
-        At least 0.
-
-    Returns
-    -------
-    Params
-        Of the same direction and dtype.
-
-    Raises
-    ------
-    ValueError
-        If ``max_norm`` is negative or not finite, or there are no arrays.
-    TypeError
-        If ``max_norm`` is no number.
+    ``grads`` may be any tree of arrays. ValueError if ``max_norm`` is negative or not finite, or there are no arrays;
+    TypeError if it is no number.
 
     Examples
     --------
@@ -307,25 +288,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
 
     In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
 
-    Parameters
-    ----------
-    step : int or array of int
-        Counted from 0.
-    initial_lr : float
-    decay_steps : int
-        At least 1.
-    decay_rate : float
-        The factor of ``decay_steps`` steps, above 0.
-
-    Returns
-    -------
-    float
-        An array, if ``step`` is one.
-
-    Raises
-    ------
-    ValueError
-        If ``decay_steps`` or ``decay_rate`` is not positive.
+    ``step`` and what is returned are as for ``warmup_cosine``. ValueError if ``decay_steps`` or ``decay_rate`` is not
+    positive.
 
     Examples
     --------
@@ -341,24 +305,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
 def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Sequence[float]) -> Any:
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
-    Parameters
-    ----------
-    step : int or array of int
-        Counted from 0.
-    boundaries : sequence of int
-        The steps from which on the next value holds, in increasing order.
-    values : sequence of float
-        One more than there are boundaries.
-
-    Returns
-    -------
-    float
-        An array, if ``step`` is one.
-
-    Raises
-    ------
-    ValueError
-        If the boundaries do not increase, or the number of values does not fit.
+    ``step`` and what is returned are as for ``warmup_cosine``; from a boundary on, the next value holds. ValueError if
+    the boundaries do not increase, or the values are not one more.
 
     Examples
     --------

@@ -124,19 +124,7 @@ def zeros_like(tree: T) -> T:
 def vdot(a: Any, b: Any) -> Array:
     """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers.
 
-    Parameters
-    ----------
-    a, b : tree
-        Of the same structure, shapes and dtypes.
-
-    Returns
-    -------
-    array, ()
-
-    Raises
-    ------
-    ValueError
-        If they differ in structure, a shape or a dtype, or have no arrays.
+    ValueError if they differ in structure, a shape or a dtype, or have no arrays.
 
     Examples
     --------
@@ -153,19 +141,7 @@ def global_norm(tree: Any) -> Array:
 
     It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.
 
-    Parameters
-    ----------
-    tree : tree
-        Usually a gradient.
-
-    Returns
-    -------
-    array, ()
-
-    Raises
-    ------
-    ValueError
-        If the tree has no arrays.
+    ValueError if the tree has no arrays.
 
     Examples
     --------
