@@ -3,8 +3,10 @@
     python examples/data_parallel.py --processes 2                   # two processes on this machine, the bundled digits
     python examples/data_parallel.py --processes 2 --data DIRECTORY  # MNIST's four files
 
-On a cluster, every host runs the same file; process 0 is where the others find it, under the address given:
+On a cluster, ``--write-parts`` writes the part of the data that each host is to have in its output directory, and then
+every host runs the same file with its number; process 0 is where the others find it, under the address given:
 
+    python examples/data_parallel.py --processes 8 --write-parts
     python examples/data_parallel.py --processes 8 --process 3 --coordinator host-0:12345
 
 Column j of every batch comes from part j of the data, and a process holds the parts of its columns only. So the
@@ -33,6 +35,7 @@ import purenn as nn
 import purenn.jax
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead
+RESUME = "and the same command, given again, goes on after the last epoch"
 
 
 @jax.jit
@@ -111,7 +114,13 @@ def work(options):
         jax.distributed.initialize(
             options.coordinator, options.processes, options.process, heartbeat_timeout_seconds=HEARTBEAT
         )
-    params, velocity, batch, local_batch = train(options)
+    try:
+        params, velocity, batch, local_batch = train(options)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error.filename} is missing; --write-parts writes it")
+    except jax.errors.JaxRuntimeError as error:
+        print(f"error: process {options.process} lost another one, {RESUME} ({str(error)[-200:]})", file=sys.stderr)
+        os._exit(1)  # an orderly end would wait for the others
     together = seconds_a_step((params, velocity), batch)
     alone = jax.tree.map(lambda a: jnp.asarray(a.addressable_data(0)), (params, velocity))
     computation = seconds_a_step(alone, local_batch)
@@ -139,16 +148,15 @@ def launch(options):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": threads}
     command = [sys.executable, *sys.argv, "--coordinator", address, "--process"]
     children = [subprocess.Popen([*command, str(k)], env=environment) for k in range(options.processes)]
-    while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
-        time.sleep(0.1)
-    for number, child in enumerate(children):
-        if child.poll():
-            for other in children:
-                other.kill()
-            status = child.poll()
-            sys.exit(
-                f"error: process {number} ended with status {status}; the same command goes on after the last epoch"
-            )
+    try:
+        while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
+            time.sleep(0.1)
+        lost = next((number for number, child in enumerate(children) if child.poll()), None)
+    finally:
+        for child in children:
+            child.kill()
+    if lost is not None:
+        sys.exit(f"error: process {lost} ended with status {children[lost].returncode}, {RESUME}")
 
 
 def main():
@@ -164,15 +172,15 @@ def main():
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR")
+    parser.add_argument("--write-parts", action="store_true", help="write the data of all processes, and nothing else")
     options = parser.parse_args()
     if options.batch_size % options.processes:
         sys.exit(f"error: a batch of {options.batch_size} cannot be shared by {options.processes} processes evenly")
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.process is None:
-        write_parts(load(options.data), options.batch_size, options.processes, options.output)
-        launch(options)
-    else:
-        work(options)
+    if options.process is not None:
+        return work(options)
+    write_parts(load(options.data), options.batch_size, options.processes, options.output)
+    return None if options.write_parts else launch(options)
 
 
 if __name__ == "__main__":

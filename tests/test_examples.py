@@ -4,6 +4,7 @@ import importlib
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,52 @@ def test_lbfgs():
     output, errors = start("--iterations", 20, example="lbfgs.py").communicate()
     assert errors == ""
     assert float(output.splitlines()[-1].split()[-1][:-1]) > 85
+
+
+def test_any_number_of_processes_gives_the_same_parameters(tmp_path):
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
+    results = {}
+    for n in (1, 2, 4):
+        arguments = "--processes", n, "--epochs", 2, "--output", tmp_path / str(n)
+        process = start(*arguments, example="data_parallel.py")
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert f"{n} processes: " in output
+        results[n] = pickle.loads((tmp_path / str(n) / "params.pickle").read_bytes())
+        with np.load(tmp_path / str(n) / f"part-0-of-{n}.npz") as part:
+            assert part["x"].shape == (1438 // 64, 64 // n, 64), "each process reads its part only"
+    for n in (2, 4):
+        assert nn.global_norm(results[n] - results[1]) < 1e-5 * nn.global_norm(results[1])
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_run_and_the_checkpoint_resumes_it(tmp_path, lost):
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    arguments = "--processes", 2, "--epochs", 5000, "--output", tmp_path
+    start(*arguments, "--write-parts", example="data_parallel.py").communicate()
+    processes = [
+        start(*arguments, "--coordinator", address, "--process", k, example="data_parallel.py") for k in range(2)
+    ]
+    for line in processes[0].stdout:
+        if line.startswith("epoch 3"):
+            break
+    processes[lost].kill()
+    processes[lost].communicate()
+    survivor = processes[1 - lost]
+    _, errors = survivor.communicate(timeout=60)
+    assert survivor.returncode != 0
+    assert re.search("lost another one|another task died", errors)
+    _, _, epoch = pickle.loads((tmp_path / "data-parallel.pickle").read_bytes())
+    process = start(*arguments, example="data_parallel.py")
+    try:
+        first = next(line for line in process.stdout if line.startswith("epoch"))
+        assert first.startswith(f"epoch {epoch + 1}:")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def test_examples_use_public_names_only():
