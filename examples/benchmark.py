@@ -320,7 +320,7 @@ def environment(threads):
     """Return the environment that gives every library the same number of threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
     flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-    fixed = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONWARNINGS": "ignore"}
+    fixed = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": ""}
     return os.environ | fixed | dict.fromkeys(names, str(threads))
 
 

