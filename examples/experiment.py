@@ -66,7 +66,7 @@ def draw(curves, seeds, published, source, path):
     for seed, curve in zip(seeds, curves, strict=True):
         axes.plot(range(1, len(curve) + 1), curve, "o-", ms=3, label=f"seed {seed}: {curve[-1]:.2f} %")
     axes.axhline(published, color="0.3", ls="--", lw=1, label=f"{source}: {published:.2f} %")
-    axes.set(xlabel="epoch", ylabel="test error (%)", yscale="log", title="Nothing was chosen by these curves")
+    axes.set(xlabel="epoch", ylabel="test error (%)", yscale="log", title="What counts is the last epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
