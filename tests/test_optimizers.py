@@ -88,8 +88,8 @@ def test_steps_agree_with_optax(name):
             updates, state = optimizer.update([jnp.asarray(g) for g in nn.tree_leaves(gradient)], state, leaves)
             leaves = optax.apply_updates(leaves, updates)
             for ours, theirs in zip(nn.tree_leaves(params), leaves, strict=True):
-                rtol = 1e-6 if name == "scheduled" else 1e-9  # optax computes schedules in float32
-                np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-12)
+                atol = 1e-7 if name == "scheduled" else 1e-12  # optax computes schedules in float32
+                np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=atol)
 
 
 def test_adam_is_its_formula():
