@@ -8,8 +8,8 @@ Every contender runs in a process of its own with the same number of threads, an
 timed, all of them must come to the same parameters from the same start. One that is not installed is left out, and the
 table says so. The floor is no contender: it is a step's eight matrix products alone.
 
-NumPy's OpenBLAS chooses a kernel by the processor; ``OPENBLAS_CORETYPE=SkylakeX python examples/benchmark.py`` measures
-with the one for AVX-512.
+The first line printed names the kernel that NumPy's OpenBLAS has chosen for the processor; ``OPENBLAS_CORETYPE`` in the
+environment (``Haswell``: AVX2, ``SkylakeX``: AVX-512) makes it take another.
 """
 
 import argparse

@@ -5,31 +5,31 @@
     python examples/convolution.py --data digits        # the bundled digits
 
 A layer is a record and two functions: what it computes, and how it pulls a gradient back. Images stand as
-(n, height, width, channels); the network is that of LeCun et al. 1998 in outline, with ReLU and max-pooling.
+(n, height, width, channels); the network is that of LeCun et al. 1998 in outline, with ReLU and max-pooling. The layers
+take the functions they need from their input's own library, so that they run under JAX as well: see GRADS.
 """
 
 import math
 
-import numpy as np
 from experiment import reproduce
 
 import purenn as nn
 
+GRADS = nn.grads  # under JAX, after `import jax, purenn.jax`: jax.jit(nn.grads)
+
 
 @nn.record
 class Conv2D:
-    """Every output pixel is ``activation(patch @ weights + biases)`` of the patch of the input around it.
+    """Every output pixel is ``activation(patch @ weights + biases)`` of the patch of the input around it."""
 
-    The patches of a batch are the rows of one matrix, so that the convolution is a ``Dense`` layer applied to it.
-    """
-
-    dense: nn.Dense  # weights (size * size * channels, fan_out)
-    size: int
+    weights: nn.Array  # (size, size, channels, fan_out)
+    biases: nn.Array  # (fan_out,)
+    activation: nn.Activation
 
 
 @nn.record
 class MaxPool:
-    """The largest of every ``size`` by ``size`` pixels, channel by channel."""
+    """The largest of every ``size`` by ``size`` pixels, channel by channel; sides are multiples of ``size``."""
 
     size: int
 
@@ -42,87 +42,112 @@ class Reshape:
 
 
 def patches(x, size):
-    """Return the patches of every image, (n, height - size + 1, width - size + 1, size * size * channels)."""
-    windows = np.lib.stride_tricks.sliding_window_view(
-        x, (size, size), axis=(1, 2)
-    )  # (n, h', w', channels, size, size)
-    n, h, w, *_ = windows.shape
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, h, w, size * size * x.shape[3])
+    """Return the patch at every place of every image as a row, (n * height' * width', size * size * channels)."""
+    xp, (_, h, w, channels) = x.__array_namespace__(), x.shape
+    shifts = [(i, j) for i in range(size) for j in range(size)]
+    rows = xp.concat([x[:, i : h - size + 1 + i, j : w - size + 1 + j] for i, j in shifts], axis=-1)
+    return xp.reshape(rows, (-1, size * size * channels))
+
+
+def padded(x, width):
+    """Return images with a frame of zeros around them."""
+    xp, (n, h, w, channels) = x.__array_namespace__(), x.shape
+    rows = xp.zeros((n, width, w, channels), dtype=x.dtype)
+    columns = xp.zeros((n, h + 2 * width, width, channels), dtype=x.dtype)
+    return xp.concat([columns, xp.concat([rows, x, rows], axis=1), columns], axis=2)
+
+
+def matrix(weights):
+    """Return the weights of a convolution as those of a dense layer that takes patches."""
+    return weights.__array_namespace__().reshape(weights, (-1, weights.shape[-1]))
+
+
+def convolved(layer, x):
+    """Return the patches, the pre-activations and the activations, the last two as images."""
+    size, _, _, fan_out = layer.weights.shape
+    rows = patches(x, size)
+    shape = (x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1, fan_out)
+    z = x.__array_namespace__().reshape(rows @ matrix(layer.weights) + layer.biases, shape)
+    return rows, z, layer.activation(z)
 
 
 @nn.forward.register
 def _(layer: Conv2D, x):
-    rows = patches(x, layer.size)
-    return nn.forward(layer.dense, rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:3], layer.dense.fan_out)
+    return convolved(layer, x)[2]
 
 
-@nn.vjp.register
-def _(layer: Conv2D, x):
-    rows = patches(x, layer.size)
-    y, dense_pullback = nn.vjp(layer.dense, rows.reshape(-1, rows.shape[-1]))
+def convolution_vjp(layer, x):
+    """Return the output, and the function that gives the gradients of the layer and of the pre-activations."""
+    xp, (rows, z, y) = x.__array_namespace__(), convolved(layer, x)
 
-    def pullback(dy):
-        gradient, d_rows = dense_pullback(dy.reshape(-1, dy.shape[-1]))
-        n, h, w, _ = rows.shape
-        d_patches = d_rows.reshape(n, h, w, layer.size, layer.size, x.shape[3])
-        dx = np.zeros_like(x)
-        for i, j in np.ndindex(layer.size, layer.size):  # a pixel gets the gradients of all patches it is part of
-            dx[:, i : i + h, j : j + w] += d_patches[:, :, :, i, j]
-        return Conv2D(gradient, layer.size), dx
+    def backward(dy):
+        dz = layer.activation.pullback(z, y, dy)
+        weights = xp.reshape(rows.T @ matrix(dz), layer.weights.shape)
+        return Conv2D(weights, xp.sum(dz, axis=(0, 1, 2)), layer.activation), dz
 
-    return y.reshape(*rows.shape[:3], layer.dense.fan_out), pullback
+    return y, backward
 
 
 @nn.parameter_vjp.register
-def _(layer: Conv2D, x):  # optional: as first layer, it need not compute the gradient of the images
-    rows = patches(x, layer.size)
-    y, dense_pullback = nn.parameter_vjp(layer.dense, rows.reshape(-1, rows.shape[-1]))
-    return y.reshape(*rows.shape[:3], layer.dense.fan_out), lambda dy: Conv2D(
-        dense_pullback(dy.reshape(-1, dy.shape[-1])), layer.size
-    )
+def _(layer: Conv2D, x):  # for the first layer, whose images need no gradient
+    y, backward = convolution_vjp(layer, x)
+    return y, lambda dy: backward(dy)[0]
+
+
+@nn.vjp.register
+def _(layer: Conv2D, x):
+    xp, size = x.__array_namespace__(), layer.weights.shape[0]
+    y, backward = convolution_vjp(layer, x)
+
+    def pullback(dy):  # a pixel gets the gradients of all patches that it is part of: a convolution, turned around
+        gradient, dz = backward(dy)
+        turned = xp.permute_dims(xp.flip(layer.weights, axis=(0, 1)), (0, 1, 3, 2))
+        return gradient, xp.reshape(patches(padded(dz, size - 1), size) @ matrix(turned), x.shape)
+
+    return y, pullback
 
 
 def windows(x, size):
-    """Return what is pooled, (n, height / size, size, width / size, size, channels): a view of ``x``."""
+    """Return what is pooled, (n, height / size, size, width / size, size, channels)."""
     n, h, w, channels = x.shape
-    return x.reshape(n, h // size, size, w // size, size, channels)
+    return x.__array_namespace__().reshape(x, (n, h // size, size, w // size, size, channels))
 
 
 @nn.forward.register
 def _(layer: MaxPool, x):
-    return windows(x, layer.size).max(axis=(2, 4))
+    return x.__array_namespace__().max(windows(x, layer.size), axis=(2, 4))
 
 
 @nn.vjp.register
 def _(layer: MaxPool, x):
-    values = windows(x, layer.size)
-    y = values.max(axis=(2, 4), keepdims=True)
+    xp, values = x.__array_namespace__(), windows(x, layer.size)
+    y = xp.max(values, axis=(2, 4), keepdims=True)
 
     def pullback(dy):
-        largest = (values == y).astype(x.dtype)
-        largest /= largest.sum(axis=(2, 4), keepdims=True)  # those that are equal share the gradient
-        return layer, (largest * dy.reshape(y.shape)).reshape(x.shape)
+        largest = xp.astype(values == y, x.dtype)  # those that are equal share the gradient
+        shares = largest * (xp.reshape(dy, y.shape) / xp.sum(largest, axis=(2, 4), keepdims=True))
+        return layer, xp.reshape(shares, x.shape)
 
     return y[:, :, 0, :, 0], pullback
 
 
 @nn.forward.register
 def _(layer: Reshape, x):
-    return x.reshape(len(x), *layer.shape)
+    return x.__array_namespace__().reshape(x, (x.shape[0], *layer.shape))
 
 
 @nn.vjp.register
 def _(layer: Reshape, x):
-    return nn.forward(layer, x), lambda dy: (layer, dy.reshape(x.shape))
+    return nn.forward(layer, x), lambda dy: (layer, x.__array_namespace__().reshape(dy, x.shape))
 
 
 def network(seed, shape):
-    """Return two convolutions, each with max-pooling, and a layer that says which digit it is."""
+    """Return two convolutions (for small images one), each with max-pooling, and a layer that names the digit."""
     size, channels = (5, (16, 32)) if min(shape) > 20 else (3, (16,))
-    layers, (h, w), depth = [Reshape((*shape, 1))], shape, 1
+    layers, (h, w), depth = [], shape, 1
     for number, count in enumerate(channels):
         (dense,) = nn.init((seed, number), (size * size * depth, count), [nn.relu]).layers
-        layers += [Conv2D(dense, size), MaxPool(2)]
+        layers += [Conv2D(dense.weights.reshape(size, size, depth, count), dense.biases, nn.relu), MaxPool(2)]
         h, w, depth = (h - size + 1) // 2, (w - size + 1) // 2, count
     output = nn.init((seed, len(channels)), (h * w * depth, 10), [nn.softmax])
     return nn.Params((*layers, Reshape((h * w * depth,)), *output.layers))
@@ -133,12 +158,14 @@ def train(seed, data, epochs, batch_size=64, peak_lr=0.1):
     params = network(seed, data.image_shape)
     velocity, step = nn.zeros_like(params), 0
     total = epochs * math.ceil(len(data.train_images) / batch_size)
+    as_images = Reshape((*data.image_shape, 1))
+    images = nn.forward(as_images, data.train_images)
     for epoch in range(epochs):
-        for x, y in nn.batches((seed, epoch), data.train_images, data.train_labels, batch_size):
+        for x, y in nn.batches((seed, epoch), images, data.train_labels, batch_size):
             lr = nn.warmup_cosine(step, total, peak_lr, warmup_steps=total // 20)
-            params, velocity = nn.momentum_step(params, nn.grads(params, x, y), velocity, lr)
+            params, velocity = nn.momentum_step(params, GRADS(params, x, y), velocity, lr)
             step += 1
-        yield params
+        yield nn.Params((as_images, *params.layers))
 
 
 if __name__ == "__main__":

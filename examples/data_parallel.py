@@ -135,8 +135,8 @@ def work(options):
 
 
 def load(source):
-    """Return the data set that ``--data`` names; the bundled digits without it."""
-    return nn.mnist.digits() if source is None else nn.mnist.load(source)
+    """Return the data set that ``--data`` names."""
+    return nn.mnist.digits() if source == "digits" else nn.mnist.load(source)
 
 
 def launch(options):
@@ -162,7 +162,7 @@ def launch(options):
 def main():
     """Prepare the parts, and start the processes, or be one."""
     parser = argparse.ArgumentParser(description="Train on many processes with JAX.")
-    parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files; without it, the bundled digits")
+    parser.add_argument("--data", metavar="DIR", default="digits", help="MNIST's files; without it, the bundled digits")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--process", type=int, help="which of them this is; without it, all are started here")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is found")

@@ -96,6 +96,26 @@ def test_reproductions_in_short(tmp_path, example, epochs, limit):
     assert (tmp_path / example.replace(".py", ".png")).stat().st_size > 10_000
 
 
+def test_convolution(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    convolution = importlib.import_module("convolution")
+    random = np.random.default_rng(0)
+    first, *_ = convolution.network(0, (8, 8)).layers
+    first = nn.tree_map(lambda p: p + 0.1 * random.standard_normal(p.shape), first)
+    second = convolution.Conv2D(random.standard_normal((2, 2, 16, 3)), np.zeros(3), nn.tanh)
+    pool, last = convolution.MaxPool(2), nn.init(1, (3, 3), [nn.softmax], "float64")
+    network = nn.Params((first, pool, second, pool, convolution.Reshape((3,)), last))
+    x, y = random.standard_normal((4, 8, 8, 1)), np.asarray([0, 1, 2, 0])
+    gradient = nn.grads(network, x, y)
+    assert nn.global_norm(gradient - nn.numerical_grads(network, x, y)) < 1e-7 * nn.global_norm(gradient)
+    assert nn.forward(network, x[:0]).shape == (0, 3)
+    jax = pytest.importorskip("jax", reason="needs the extra 'jax'")
+    importlib.import_module("purenn.jax")
+    with jax.enable_x64(True):
+        compiled = nn.tree_map(np.asarray, jax.jit(nn.grads)(network, x, y))
+        assert nn.global_norm(gradient - compiled) < 1e-12 * nn.global_norm(gradient)
+
+
 def test_lbfgs():
     output, errors = start("--iterations", 20, example="lbfgs.py").communicate()
     assert errors == ""
