@@ -16,6 +16,7 @@ from purenn.activations import (
 )
 from purenn.arrays import Array
 from purenn.batching import batches
+from purenn.checkpoint import CheckpointError, load, save
 from purenn.initializers import init
 from purenn.layers import Dense, Dropout, Layer, Params, forward, parameter_vjp, seeded, vjp
 from purenn.losses import accuracy, grads, loss, loss_and_grads, numerical_grads, predict
@@ -38,6 +39,7 @@ __all__ = [
     "Activation",
     "AdamState",
     "Array",
+    "CheckpointError",
     "Dense",
     "Dropout",
     "Layer",
@@ -57,6 +59,7 @@ __all__ = [
     "identity",
     "init",
     "leaky_relu",
+    "load",
     "loss",
     "loss_and_grads",
     "mnist",
@@ -68,6 +71,7 @@ __all__ = [
     "ravel",
     "record",
     "relu",
+    "save",
     "seeded",
     "sgd_step",
     "sigmoid",

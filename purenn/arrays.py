@@ -8,6 +8,7 @@ arrays of other libraries pass through as they are.
 import math
 import numbers
 import operator
+import pickle
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -54,10 +55,10 @@ def frozen(array: Array) -> Array:
 def _writable(array: np.ndarray) -> bool:
     """Whether anyone can write to the memory of an array: through it, or through what it is a view of."""
     owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if owner.flags.writeable:
+    while isinstance(owner, (np.ndarray, memoryview, pickle.PickleBuffer)):
+        if isinstance(owner, np.ndarray) and owner.flags.writeable:
             return True
-        owner = owner.base
+        owner = owner.base if isinstance(owner, np.ndarray) else memoryview(owner).obj
     return not (owner is None or isinstance(owner, bytes))
 
 

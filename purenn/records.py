@@ -72,20 +72,20 @@ def record(cls: type[T]) -> type[T]:
     new.__fields__ = tuple(field.name for field in fields)  # type: ignore[attr-defined]
     new.__children__ = tuple(field.name for field in fields if field.metadata["child"])  # type: ignore[attr-defined]
     new.__statics__ = tuple(field.name for field in fields if not field.metadata["child"])  # type: ignore[attr-defined]
-    _classes.append(new)
+    every_record.append(new)
     for register in _registers:
         register(new)
     return new
 
 
-_classes: list[type] = []
+every_record: list[type] = []
 _registers: list[Callable[[type], None]] = []
 
 
 def for_every_record(register: Callable[[type], None]) -> None:
     """Call a function with every record class: with those that there are now, and with each that is defined later."""
     _registers.append(register)
-    for cls in _classes:
+    for cls in every_record:
         register(cls)
 
 
@@ -144,7 +144,7 @@ def _as_tree(value: Any) -> Any:
 
 
 def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is None or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"):
+    if not is_array(value) or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"):
         raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {value!r:.60}")
 
 
@@ -218,7 +218,7 @@ class Vector:
         return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), self)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return _unpickled, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
+        return unpickled, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
 
     def __copy__(self) -> Self:
         return self
@@ -237,7 +237,7 @@ def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
     return combined(operation, a, b)
 
 
-def _unpickled(cls: type[T], fields: dict[str, Any]) -> T:
+def unpickled(cls: type[T], fields: dict[str, Any]) -> T:
     """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
     children = cls.__children__  # type: ignore[attr-defined]
     new = restored(
