@@ -116,6 +116,14 @@ def test_convolution(monkeypatch):
         assert nn.global_norm(gradient - compiled) < 1e-12 * nn.global_norm(gradient)
 
 
+def test_checkpoint():
+    process = start("--steps", 100, example="checkpoint.py")
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert "killed after step 53\ngoing on after step 50\n" in output
+    assert output.endswith("the same bits as without a stop\n")
+
+
 def test_lbfgs():
     output, errors = start("--iterations", 20, example="lbfgs.py").communicate()
     assert errors == ""
