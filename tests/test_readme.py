@@ -4,6 +4,9 @@ import importlib.util
 import re
 from pathlib import Path
 
+from purenn import checkpoint
+from tests import test_checkpoint
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -19,3 +22,11 @@ def test_every_block_runs(tmp_path, monkeypatch):
             continue
         line = text[: block.start()].count("\n") + 1
         exec(compile("\n" * line + block.group(1), str(README), "exec"), names)
+
+
+def test_the_table_of_attacks_counts_what_the_tests_try():
+    text = README.read_text()
+    assert f"foreign formats | {len(test_checkpoint.ATTACKS)} |" in text
+    assert f"reads the {len(checkpoint._INSTRUCTIONS)}\ninstructions" in text
+    assert f"a right checksum | {2_000:,} |" in text
+    assert test_checkpoint.FUZZ >= 2_000
