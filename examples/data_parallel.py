@@ -6,7 +6,7 @@
 On a cluster, ``--write-parts`` writes the part of the data that each host is to have in its output directory, and then
 every host runs the same file with its number; process 0 is where the others find it, under the address given:
 
-    python examples/data_parallel.py --processes 8 --write-parts
+    python examples/data_parallel.py --processes 8 --write-parts --data DIRECTORY
     python examples/data_parallel.py --processes 8 --process 3 --coordinator host-0:12345
 
 Column j of every batch comes from part j of the data, and a process holds the parts of its columns only. So the
@@ -15,9 +15,8 @@ meet; no line here says so. After every epoch process 0 writes a checkpoint, fro
 """
 
 import argparse
-import contextlib
 import os
-import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +34,6 @@ import purenn as nn
 import purenn.jax
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead
-RESUME = "and the same command, given again, goes on after the last epoch"
 
 
 @jax.jit
@@ -48,6 +46,8 @@ def step(params, velocity, x, y, lr):
 def write_parts(data, batch_size, processes, directory):
     """Write the part of the training data that each process reads, one file for each: (batches, columns, ...)."""
     count = len(data.train_images) // batch_size
+    if count == 0:
+        raise ValueError(f"--batch-size is {batch_size}, but there are only {len(data.train_images)} digits")
     columns = batch_size // processes
     for number in range(processes):
         here = np.s_[:, number * columns : (number + 1) * columns]
@@ -56,6 +56,7 @@ def write_parts(data, batch_size, processes, directory):
             for a in (data.train_images, data.train_labels)
         )
         np.savez(directory / f"part-{number}-of-{processes}.npz", x=x, y=y)
+    np.savez(directory / "test.npz", x=data.test_images, y=data.test_labels)
 
 
 def local_batches(seed, x, y, first_column):
@@ -66,36 +67,42 @@ def local_batches(seed, x, y, first_column):
 
 
 def train(options):
-    """Train on this process's part, together with the others, and return what came out."""
+    """Train on this process's part, together with the others; return the parameters and the times of a step."""
+    if options.batch_size % jax.device_count():
+        raise ValueError(f"a batch of {options.batch_size} cannot be shared by {jax.device_count()} devices evenly")
     devices = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec("data"))
     everywhere = NamedSharding(devices.mesh, PartitionSpec())
-    with np.load(options.output / f"part-{jax.process_index()}-of-{options.processes}.npz") as part:
+    with np.load(options.output / f"part-{options.process}-of-{options.processes}.npz") as part:
         x, y = part["x"], part["y"]
-    checkpoint = options.output / "data-parallel.pickle"
-    params = nn.init(options.seed, (x.shape[-1], *options.sizes, 10), (nn.tanh, nn.relu, nn.softmax))
-    state = params, nn.zeros_like(params), np.asarray(0)
-    if jax.process_index() == 0 and checkpoint.exists():
-        state = pickle.loads(checkpoint.read_bytes())
-    state = multihost_utils.broadcast_one_to_all(state)  # the others need no file of their own
-    first = int(state[2])
-    params, velocity, _ = jax.device_put(state, everywhere)
+    if x.shape[1] * options.processes != options.batch_size:
+        raise ValueError(
+            f"--batch-size is {options.batch_size}, but the parts are for {x.shape[1] * options.processes}"
+        )
+    checkpoint = options.output / "data-parallel.checkpoint"
+    sizes = (x.shape[-1], *options.sizes, 10)
+    settings = (*sizes, len(x), options.batch_size, options.epochs, options.lr, options.seed)
+    params = nn.init(options.seed, sizes, (nn.tanh, nn.relu, nn.softmax))
+    state = params, nn.zeros_like(params), 0
+    if options.process == 0 and checkpoint.exists():
+        there, *state = nn.load(checkpoint)
+        if there != settings:
+            raise ValueError(f"{checkpoint} is of another run: {there}, not {settings}; delete it, or change --output")
+    params, velocity, first = multihost_utils.broadcast_one_to_all(tuple(state))  # the others need no file of their own
+    params, velocity = jax.device_put((params, velocity), everywhere)
     total = options.epochs * len(x)
-    for epoch in range(first, options.epochs):
-        batches = local_batches((options.seed, epoch), x, y, jax.process_index() * x.shape[1])
-        progress = tqdm(batches, f"epoch {epoch + 1}", len(x), leave=False, disable=jax.process_index() > 0 or None)
+    for epoch in range(int(first), options.epochs):
+        batches = local_batches((options.seed, epoch), x, y, options.process * x.shape[1])
+        progress = tqdm(batches, f"epoch {epoch + 1}", len(x), leave=False, disable=options.process > 0 or None)
         for number, batch in enumerate(progress, start=epoch * len(x)):
-            xb, yb = (jax.make_array_from_process_local_data(devices, a) for a in batch)
-            params, velocity, loss = step(params, velocity, xb, yb, nn.warmup_cosine(number, total, options.lr))
-        if jax.process_index() == 0:
+            batch = (jax.make_array_from_process_local_data(devices, a) for a in batch)
+            params, velocity, loss = step(params, velocity, *batch, nn.warmup_cosine(number, total, options.lr))
+        if options.process == 0:
             print(f"epoch {epoch + 1}: loss {loss:.4f}", flush=True)
-            write(checkpoint, nn.tree_map(np.asarray, (params, velocity, np.asarray(epoch + 1))))
-    return params, velocity, (xb, yb), batch
-
-
-def write(path, tree):
-    """Write a pickle so that a reader sees the old file or the new one."""
-    path.with_suffix(".new").write_bytes(pickle.dumps(tree))
-    os.replace(path.with_suffix(".new"), path)
+            nn.save(checkpoint, (settings, *nn.tree_map(np.asarray, (params, velocity)), epoch + 1))
+    batch = [jax.make_array_from_process_local_data(devices, a) for a in (x[0], y[0])]
+    alone = jax.tree.map(lambda a: jnp.asarray(a.addressable_data(0)), (params, velocity))
+    times = seconds_a_step((params, velocity), batch), seconds_a_step(alone, jax.device_put((x[0], y[0])))
+    return nn.tree_map(np.asarray, params), times
 
 
 def seconds_a_step(state, batch, calls=50):
@@ -110,28 +117,22 @@ def seconds_a_step(state, batch, calls=50):
 
 def work(options):
     """Be one of the processes."""
-    with contextlib.suppress(ImportError):
-        jax.distributed.initialize(
-            options.coordinator, options.processes, options.process, heartbeat_timeout_seconds=HEARTBEAT
-        )
+    jax.distributed.initialize(
+        options.coordinator, options.processes, options.process, heartbeat_timeout_seconds=HEARTBEAT
+    )
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX takes it for a warning
     try:
-        params, velocity, batch, local_batch = train(options)
-    except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename} is missing; --write-parts writes it")
-    except jax.errors.JaxRuntimeError as error:
-        print(f"error: process {options.process} lost another one, {RESUME} ({str(error)[-200:]})", file=sys.stderr)
-        os._exit(1)  # an orderly end would wait for the others
-    together = seconds_a_step((params, velocity), batch)
-    alone = jax.tree.map(lambda a: jnp.asarray(a.addressable_data(0)), (params, velocity))
-    computation = seconds_a_step(alone, local_batch)
-    if jax.process_index() == 0:
-        here = nn.tree_map(np.asarray, params)
-        times = f"{1e3 * together:.2f} ms a step, {1e3 * computation:.2f} ms of it computation"
-        print(f"{options.processes} processes: {times}")
-        with open(options.output / "params.pickle", "wb") as file:
-            pickle.dump(here, file)
-        data = load(options.data)
-        print(f"test accuracy {100 * nn.accuracy(here, data.test_images, data.test_labels):.2f} %")
+        params, (together, computation) = train(options)
+        if options.process == 0:
+            print(f"{options.processes} processes: {1e3 * together:.2f} ms a step, {1e3 * computation:.2f} ms alone")
+            nn.save(options.output / "params.checkpoint", params)
+            with np.load(options.output / "test.npz") as test:
+                print(f"test accuracy {100 * nn.accuracy(params, test['x'], test['y']):.2f} %", flush=True)
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            error = f"another process was lost; the same command, given again, goes on ({str(error)[-200:]})"
+        print(f"error: process {options.process}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # an orderly end would wait for the others, and they for this one
 
 
 def load(source):
@@ -148,6 +149,7 @@ def launch(options):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": threads}
     command = [sys.executable, *sys.argv, "--coordinator", address, "--process"]
     children = [subprocess.Popen([*command, str(k)], env=environment) for k in range(options.processes)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
             time.sleep(0.1)
@@ -156,7 +158,7 @@ def launch(options):
         for child in children:
             child.kill()
     if lost is not None:
-        sys.exit(f"error: process {lost} ended with status {children[lost].returncode}, {RESUME}")
+        sys.exit(f"error: process {lost} ended with status {children[lost].returncode}; the others were stopped")
 
 
 def main():
@@ -174,12 +176,19 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR")
     parser.add_argument("--write-parts", action="store_true", help="write the data of all processes, and nothing else")
     options = parser.parse_args()
+    if min(options.processes, options.batch_size, options.epochs, *options.sizes) < 1 or options.seed < 0:
+        parser.error("--processes, --batch-size, --epochs and --sizes must be at least 1, and --seed not negative")
     if options.batch_size % options.processes:
-        sys.exit(f"error: a batch of {options.batch_size} cannot be shared by {options.processes} processes evenly")
-    options.output.mkdir(parents=True, exist_ok=True)
+        parser.error(f"a batch of {options.batch_size} cannot be shared by {options.processes} processes evenly")
+    if options.process is not None and not (options.coordinator and 0 <= options.process < options.processes):
+        parser.error("--process must be below --processes, and needs --coordinator")
     if options.process is not None:
         return work(options)
-    write_parts(load(options.data), options.batch_size, options.processes, options.output)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_parts(load(options.data), options.batch_size, options.processes, options.output)
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
     return None if options.write_parts else launch(options)
 
 

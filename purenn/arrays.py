@@ -112,7 +112,9 @@ def check_scalar(name: str, value: Any) -> Any:
 
 def scalar_like(value: Any, array: Array) -> Any:
     """Return what ``check_scalar`` gave in a form that multiplies an array without changing its dtype."""
-    return value if isinstance(value, float) else namespace(array).asarray(value, dtype=array.dtype)
+    if isinstance(value, float) or not namespace(array).isdtype(array.dtype, "real floating"):
+        return value
+    return namespace(array).asarray(value, dtype=array.dtype)
 
 
 def as_floats(value: Any) -> Array:

@@ -84,9 +84,9 @@ _registers: list[Callable[[type], None]] = []
 
 def for_every_record(register: Callable[[type], None]) -> None:
     """Call a function with every record class: with those that there are now, and with each that is defined later."""
-    _registers.append(register)
     for cls in every_record:
         register(cls)
+    _registers.append(register)
 
 
 # What a field is

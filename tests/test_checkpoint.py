@@ -207,6 +207,12 @@ def test_a_symbolic_link_stays(tmp_path):
     assert nn.load(tmp_path / "target") == 2 * PARAMS
 
 
+def test_a_system_that_cannot_sync_directories(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    nn.save(tmp_path / "file", PARAMS)
+    assert nn.load(tmp_path / "file") == PARAMS
+
+
 def test_a_directory_that_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         nn.save(tmp_path / "nowhere" / "file", PARAMS)
@@ -340,6 +346,10 @@ ATTACKS = {
     "a set": pickle.dumps({1, 2}, protocol=5),
     "a list": pickle.dumps([1, 2], protocol=5),
     "a complex number": pickle.dumps(1j, protocol=5),
+    "a dictionary": raw(pickle.EMPTY_DICT, b"."),
+    "fields that are shared": raw(pickle.EMPTY_DICT, pickle.MEMOIZE, pickle.BINGET, b"\x00", pickle.TUPLE2, b"."),
+    "fields with numbers for names": raw(pickle.EMPTY_DICT, pickle.NONE, pickle.NONE, pickle.SETITEM, b"."),
+    "fields given twice": raw(pickle.EMPTY_DICT, *[text("a"), pickle.NONE, pickle.SETITEM] * 2, b"."),
     "nothing": b".",
     "an empty file": b"",
     "two values": raw(pickle.NONE, pickle.NONE, b"."),

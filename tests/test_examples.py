@@ -139,7 +139,10 @@ def test_any_number_of_processes_gives_the_same_parameters(tmp_path):
         output, errors = process.communicate()
         assert process.returncode == 0, errors
         assert f"{n} processes: " in output
-        results[n] = pickle.loads((tmp_path / str(n) / "params.pickle").read_bytes())
+        results[n] = nn.load(tmp_path / str(n) / "params.checkpoint")
+        again, _ = start(*arguments, example="data_parallel.py").communicate()
+        assert "epoch" not in again
+        assert again.splitlines()[-1] == output.splitlines()[-1]
         with np.load(tmp_path / str(n) / f"part-0-of-{n}.npz") as part:
             assert part["x"].shape == (1438 // 64, 64 // n, 64), "each process reads its part only"
     for n in (2, 4):
@@ -165,8 +168,8 @@ def test_a_lost_process_ends_the_run_and_the_checkpoint_resumes_it(tmp_path, los
     survivor = processes[1 - lost]
     _, errors = survivor.communicate(timeout=60)
     assert survivor.returncode != 0
-    assert re.search("lost another one|another task died", errors)
-    _, _, epoch = pickle.loads((tmp_path / "data-parallel.pickle").read_bytes())
+    assert re.search("another process was lost|another task died", errors)
+    *_, epoch = nn.load(tmp_path / "data-parallel.checkpoint")
     process = start(*arguments, example="data_parallel.py")
     try:
         first = next(line for line in process.stdout if line.startswith("epoch"))
@@ -174,6 +177,33 @@ def test_a_lost_process_ends_the_run_and_the_checkpoint_resumes_it(tmp_path, los
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
+
+
+def test_a_process_that_fails_ends_all_at_once_and_says_why(tmp_path):
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
+    arguments = "--processes", 2, "--epochs", 1, "--output", tmp_path
+    start(*arguments, example="data_parallel.py").communicate()
+    for options, message in ((("--sizes", 8, 8), "is of another run"), (("--batch-size", 0), "must be at least 1")):
+        process = start(*arguments, *options, example="data_parallel.py")
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert message in errors
+
+
+def test_convolution_runs_under_jit_with_one_changed_line(tmp_path):
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
+    script = (EXAMPLES / "convolution.py").read_text()
+    changed = re.sub(
+        r"^GRADS = nn.grads.*$", "import jax, purenn.jax; GRADS = jax.jit(nn.grads)", script, flags=re.MULTILINE
+    )
+    (tmp_path / "convolution.py").write_text(changed)
+    (tmp_path / "experiment.py").write_text((EXAMPLES / "experiment.py").read_text())
+    arguments = "--data", "digits", "--epochs", 8, "--output", tmp_path
+    before, _ = start(*arguments, example="convolution.py").communicate()
+    after, errors = start(*arguments, example=tmp_path / "convolution.py").communicate()
+    assert errors == ""
+    ours, theirs = (float(re.findall(r"test error (\S+) %", output)[-1]) for output in (before, after))
+    assert abs(ours - theirs) < 2
 
 
 def test_examples_use_public_names_only():
