@@ -193,7 +193,7 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     (array([1., 2., 3.]), (array([[10., 20.]]), array(30.)))
     """
     leaves = some_leaves(tree)
-    xp, *_ = map(namespace, leaves)
+    xp = namespace(leaves[0])
     if any(leaf.dtype != leaves[0].dtype for leaf in leaves):
         raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, leaves))}")
     sizes = [math.prod(leaf.shape) for leaf in leaves]
@@ -215,10 +215,12 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
 
 
 def some_leaves(tree: Any) -> list[Any]:
-    """Return the leaves of a tree; ValueError if there are none."""
+    """Return the leaves of a tree, which must all be arrays; ValueError if there are none."""
     leaves = tree_leaves(tree)
     if not leaves:
         raise ValueError(f"{_outline(tree)} has no arrays")
+    for leaf in leaves:
+        namespace(leaf)  # raises TypeError
     return leaves
 
 

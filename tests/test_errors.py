@@ -106,6 +106,7 @@ CASES = {
     "dropout between": (lambda: nn.Params((LAYER, nn.Dropout(0.5), LAYER)), ValueError, "layer 3 takes 4 features, but layer 2 gives 3"),
     "dropout first": (lambda: nn.forward(nn.Params((nn.Dropout(0.5), LAYER)), f32(5, 3)), ValueError, "but the first layer takes 4"),
     "seeded": (lambda: nn.seeded(PARAMS, [1, 2]), ValueError, r"seed is \[1, 2\], but must be"),
+    "norm, numbers": (lambda: nn.clip_by_global_norm((X, 0), 1), TypeError, "expected an array, got int"),
     "ravel, numbers": (lambda: nn.ravel((X, 1.0)), TypeError, "expected an array, got float"),
     "max norm": (lambda: nn.clip_by_global_norm(X, -1), ValueError, "max_norm is -1.0, but must be at least 0"),
     "max norm NaN": (lambda: nn.clip_by_global_norm(X, float("nan")), ValueError, "max_norm is nan"),
