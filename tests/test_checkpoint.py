@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, what a failure leaves, and what a stranger's file can do (nothing)."""
 
+import base64
 import hashlib
 import io
 import os
@@ -299,6 +300,7 @@ def by_name(module, name, *arguments):
 
 ARGUMENT = raw(text(TOUCH), pickle.TUPLE1)
 DENSE = by_name("purenn.layers", "Dense")
+RECORD = by_name("purenn.records", "unpickled")
 ATTACKS = {
     "os.system": reduced(os.system, f"touch {CANARY}"),
     "exec": reduced(exec, TOUCH),
@@ -350,6 +352,14 @@ ATTACKS = {
     "fields that are shared": raw(pickle.EMPTY_DICT, pickle.MEMOIZE, pickle.BINGET, b"\x00", pickle.TUPLE2, b"."),
     "fields with numbers for names": raw(pickle.EMPTY_DICT, pickle.NONE, pickle.NONE, pickle.SETITEM, b"."),
     "fields given twice": raw(pickle.EMPTY_DICT, *[text("a"), pickle.NONE, pickle.SETITEM] * 2, b"."),
+    "a field without value": raw(pickle.EMPTY_DICT, pickle.MARK, text("a"), pickle.SETITEMS, b"."),
+    "records that double": raw(
+        RECORD, by_name("purenn.layers", "Dropout"), pickle.EMPTY_DICT, text("rate"), pickle.BINFLOAT, bytes(8), pickle.SETITEM,
+        text("seed"), pickle.NONE, pickle.SETITEM, pickle.TUPLE2, pickle.REDUCE, pickle.MEMOIZE,
+        *[raw(RECORD, by_name("purenn.layers", "Params"), pickle.EMPTY_DICT, text("layers"), pickle.BINGET + bytes([k]),
+              pickle.BINGET + bytes([k]), pickle.TUPLE2, pickle.SETITEM, pickle.TUPLE2, pickle.REDUCE, pickle.MEMOIZE) for k in range(22)],
+        b".",
+    ),
     "nothing": b".",
     "an empty file": b"",
     "two values": raw(pickle.NONE, pickle.NONE, b"."),
@@ -400,6 +410,20 @@ def test_records_validate_themselves(tmp_path, record, changes, message):
 
     with pytest.raises(nn.CheckpointError, match=message):
         load(sign(body_of(Fake())), tmp_path)
+
+
+GOLDEN = (
+    "gAWVJgEAAAAAAACMDnB1cmVubi5yZWNvcmRzlIwJdW5waWNrbGVklJOUjA1wdXJlbm4ubGF5ZXJzlIwHRHJvcG91dJSTlH2UKIwE"
+    "cmF0ZZRHP+AAAAAAAACMBHNlZWSUSwFLAoaUdYaUUpRoAmgDjAZQYXJhbXOUk5R9lIwGbGF5ZXJzlGgCaAOMBURlbnNllJOUfZQo"
+    "jAd3ZWlnaHRzlIwRcHVyZW5uLmNoZWNrcG9pbnSUjAVhcnJheZSTlIwDPGY0lEsBSwGGlEMEAACAP5SHlFKUjAZiaWFzZXOUaBaM"
+    "AzxmNJRLAYWUQwQAAAAAlIeUUpSMCmFjdGl2YXRpb26UjBJwdXJlbm4uYWN0aXZhdGlvbnOUjARyZWx1lJOUdYaUUpSFlHOGlFKU"
+    "SwOHlC5wdXJlbm4gMUm4zcHo2anZkEMtBCmHyFNoZBNczsagTqUXmnHQIfPU"
+)
+
+
+def test_a_file_of_the_first_version_opens(tmp_path):
+    layer = nn.Dense(np.eye(1, dtype=np.float32), np.zeros(1, np.float32), nn.relu)
+    assert load(base64.b64decode(GOLDEN), tmp_path) == (nn.Dropout(0.5, (1, 2)), nn.Params((layer,)), 3)
 
 
 def test_memory_stays_below_twice_the_file(tmp_path):

@@ -149,6 +149,7 @@ def test_norms_of_extreme_numbers():
         assert nn.global_norm((tree[0] / 4, tree[1])) == pytest.approx(huge / 2)
         assert nn.global_norm(nn.clip_by_global_norm((tree[0] / 4, tree[1]), 1.0)) == pytest.approx(1)
     assert nn.global_norm(np.zeros(3)) == nn.global_norm((np.zeros((0, 3)),)) == 0
+    assert nn.global_norm(np.full(4, 1e-200)) == pytest.approx(2e-200)
     tiny = np.full(4, 1e-45, np.float32)
     assert np.array_equal(nn.clip_by_global_norm(tiny, 1.0), tiny)
     assert nn.global_norm(nn.clip_by_global_norm(np.full(4, 1.7e308), 1.0)) == pytest.approx(1)
@@ -187,3 +188,12 @@ def test_exponential_and_piecewise_schedules_are_their_formulas():
     assert nn.exponential_decay(15, 2.0, 10, 0.25) == pytest.approx(2 * 0.25**1.5)
     assert [nn.piecewise_constant(s, [1, 3], [5, 6, 7]) for s in range(5)] == [5, 6, 6, 7, 7]
     assert nn.piecewise_constant(9, [], [5]) == 5
+    assert nn.warmup_cosine(0, 10, peak_lr=3.0) == 3
+    assert nn.exponential_decay(2, 1.0, decay_steps=1, decay_rate=0.5) == 0.25
+
+
+def test_weight_decay_alone_takes_its_share():
+    params = np.asarray([1.0, -2.0])
+    for decay in (0.5, 1.0):
+        decayed, _ = nn.adam_step(params, 0 * params, nn.adam_init(params), lr=0.1, weight_decay=decay)
+        np.testing.assert_allclose(decayed, (1 - 0.1 * decay) * params)
