@@ -140,6 +140,7 @@ def numerical_grads(params: L, x: Array, y: Array) -> L:
     >>> np.round(nn.numerical_grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights, 6)
     array([[-1.5,  1.5]])
     """
+    _output(params)  # before anything is cast, an error says what else was given
     vector, unravel = ravel(tree_map(lambda p: namespace(p).astype(p, namespace(p).float64), params))
     xp = namespace(vector)
     steps = sys.float_info.epsilon ** (1 / 3) * xp.maximum(xp.abs(vector), 1)
