@@ -121,6 +121,8 @@ def as_floats(value: Any) -> Array:
     """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
     array = value if is_array(value) else np.asarray(operator.index(value))
     xp = namespace(array)
+    if not xp.isdtype(array.dtype, ("integral", "real floating")):
+        raise TypeError(f"expected a number, or an array of such, got {describe(array)}")
     return xp.astype(array, xp.asarray(0.0).dtype)
 
 

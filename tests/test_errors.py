@@ -121,6 +121,7 @@ CASES = {
     "schedule, float step": (lambda: nn.warmup_cosine(0.5, 10, 0.1), TypeError, "float"),
     "decay steps": (lambda: nn.exponential_decay(0, 0.1, 0, 0.5), ValueError, "decay_steps is 0 and decay_rate 0.5"),
     "differences": (lambda: nn.numerical_grads((np.ones(2, complex),), X, Y), TypeError, "ends in no dense layer"),
+    "schedule, complex step": (lambda: nn.warmup_cosine(np.asarray(1j), 10, 0.1), TypeError, r"got c128\[\]"),
     "decay rate 0": (lambda: nn.exponential_decay(0, 0.1, 1, 0), ValueError, "both must be positive"),
     "decay rate": (lambda: nn.exponential_decay(0, 0.1, 1, -0.5), ValueError, "both must be positive"),
     "boundaries": (lambda: nn.piecewise_constant(0, [2, 2], [1, 2, 3]), ValueError, "boundaries must increase"),
