@@ -10,19 +10,26 @@ import math
 import os
 import pickle
 import re
+import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from purenn import activations
 from purenn.arrays import locked
-from purenn.records import every_record, unpickled
+from purenn.records import every_record, unpickled, validated
 
 _MAGIC = b"purenn 1"
 _FOOTER = len(_MAGIC) + hashlib.sha256().digest_size
+_DEEPEST = 100  # levels of tuples, and twice as many of records
+
+
+def _most_parts(size: int) -> int:
+    """Return how many values may go into a checkpoint of so many bytes: a reader needs about 150 bytes for each."""
+    return 50_000 + size // 256
 
 
 class CheckpointError(ValueError):
@@ -32,8 +39,8 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Write a tree of records to a file: all of it or, whatever happens, nothing.
 
-    It is written to a new file beside the old one, synced, and then put in its place, which readers see at once. A
-    symbolic link stays, and what it points to is replaced.
+    It is written to a new file beside the old one, synced, and then put in its place, which readers see at once. The
+    old one's permissions stay, and so does a symbolic link: what it points to is replaced.
 
     Parameters
     ----------
@@ -42,10 +49,11 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
     Raises
     ------
-    TypeError
-        If there is something else in the tree; the old file is as it was.
+    TypeError, ValueError
+        If there is something else in the tree, a record that its own validation refuses, nesting deeper than 100, or
+        too many values (50,000, and one more for every 256 bytes; a layer counts about 50). The old file is as it was.
     OSError
-        If the file cannot be written; the old one is as it was.
+        If the file cannot be written, or is there and no regular one; it is as it was.
 
     Examples
     --------
@@ -57,25 +65,32 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     True
     """
     _check(tree)
+    parts = _parts(tree)
     target = Path(os.path.realpath(path))
-    new = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{target} is no regular file, and a checkpoint does not replace it")
+    new = target.with_name(f".purenn-{os.urandom(8).hex()}")
+    directory = os.open(target.parent, os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
     try:
         with open(new, "xb") as file:
+            if target.exists():
+                os.chmod(new, stat.S_IMODE(target.stat().st_mode))
             sink = _Sink(file)
             _Pickler(sink, protocol=5).dump(tree)
+            if parts > _most_parts(file.tell()):
+                raise ValueError(f"the tree has {parts:,} values outside of arrays; put numbers into arrays")
             file.write(_MAGIC + sink.checksum.digest())
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, target)
+        if directory is not None:
+            os.fsync(directory)  # then the name is on the disk, too
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):  # the name is on the disk when its directory is
-        directory = os.open(target.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
+    finally:
+        if directory is not None:
             os.close(directory)
 
 
@@ -104,17 +119,33 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     OSError
         If it cannot be read.
     """
+    records = tuple(records)
+    for cls in records:
+        if not hasattr(cls, "__fields__"):
+            raise TypeError(f"records holds {cls!r:.60}, which is no record class")
     with open(path, "rb") as file:
-        data = memoryview(file.read())
-    body, footer = data[:-_FOOTER], data[-_FOOTER:]
-    try:
-        if bytes(footer[: len(_MAGIC)]) != _MAGIC:
-            raise CheckpointError("it does not end as purenn.save ends a file, or is cut short")
-        if hashlib.sha256(body).digest() != footer[len(_MAGIC) :]:
-            raise CheckpointError("its checksum does not fit; it was changed or damaged")
-        return _Reader(body, records).read()
-    except CheckpointError as error:
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint that can be loaded: {error}") from error.__cause__
+        try:
+            return _Reader(file, _checked_size(file), records).read()
+        except CheckpointError as error:
+            message = f"{os.fspath(path)} is no checkpoint that can be loaded: {error}"
+            raise CheckpointError(message) from error.__cause__
+
+
+def _checked_size(file: BinaryIO) -> int:
+    """Return how many bytes of a file come before its checksum, which must be right."""
+    size = left = os.fstat(file.fileno()).st_size - _FOOTER
+    file.seek(max(size, 0))
+    footer, checksum = file.read(_FOOTER), hashlib.sha256()
+    if size < 0 or footer[: len(_MAGIC)] != _MAGIC:
+        raise CheckpointError("it does not end as purenn.save ends a file, or is cut short")
+    file.seek(0)
+    while chunk := file.read(min(left, 1 << 16)):
+        checksum.update(chunk)
+        left -= len(chunk)
+    if checksum.digest() != footer[len(_MAGIC) :]:
+        raise CheckpointError("its checksum does not fit; it was changed or damaged")
+    file.seek(0)
+    return size
 
 
 # Writing
@@ -139,22 +170,54 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _check(tree: Any) -> None:
-    """Raise TypeError if there is something that ``load`` would refuse."""
+def _check(tree: Any, depth: int = 1) -> None:
+    """Raise TypeError or ValueError if there is something that ``load`` would refuse."""
+    if depth > _DEEPEST:
+        raise ValueError(f"the tree is nested more than {_DEEPEST} deep")
     if isinstance(tree, activations.Activation):
         if not isinstance(tree.__reduce__(), str):
             raise TypeError(f"the activation {tree} is a function of your own, which a checkpoint does not hold")
-    elif hasattr(tree, "__fields__"):
-        for name in tree.__fields__:
-            _check(getattr(tree, name))
+    elif hasattr(type(tree), "__fields__"):
+        fields = {name: getattr(tree, name) for name in tree.__fields__}
+        _check(tuple(fields.values()), depth + 1)
+        validated(type(tree), fields)
     elif type(tree) is tuple:
-        for item in tree:
-            _check(item)
+        for item in (*tree, None):  # counts as a level even if it is empty
+            _check(item, depth + 1)
     elif type(tree) is np.ndarray:
         if not _DTYPE.fullmatch(tree.dtype.newbyteorder("<").str):
             raise TypeError(f"an array of {tree.dtype} is not for checkpoints, but only one of numbers")
-    elif tree is not None and type(tree) not in (bool, int, float, str):
-        raise TypeError(f"a checkpoint holds records, arrays, tuples and numbers, but not {tree!r:.60}")
+    elif type(tree) is int:
+        if _bytes_of(tree) > 255:
+            raise ValueError("an int of more than 255 bytes is not for checkpoints")
+    elif tree is not None and type(tree) not in (bool, float, str):
+        raise TypeError(
+            f"a checkpoint holds records, NumPy's arrays, tuples, strings and Python's numbers, but not {tree!r:.60}"
+        )
+
+
+def _parts(value: Any) -> int:
+    """Return how many values ``_Reader`` makes on its way to this one, at most."""
+    if type(value) is tuple:
+        return 2 + sum(map(_parts, value))
+    if type(value) is dict:
+        return 3 + sum(_parts(name) + _parts(part) for name, part in value.items())
+    if type(value) is np.ndarray:
+        return 11 + 2 * value.ndim
+    if type(value) is str:
+        return 1 + len(value.encode(errors="surrogatepass")) // 8
+    if type(value) is int:
+        return 1 + _bytes_of(value) // 8
+    if isinstance(value, activations.Activation):
+        return 6
+    if hasattr(type(value), "__fields__"):
+        named = _parts(type(value).__module__) + _parts(type(value).__qualname__)
+        return 11 + named + sum(_parts(name) + _parts(getattr(value, name)) for name in value.__fields__)
+    return 1
+
+
+def _bytes_of(number: int) -> int:
+    return number.bit_length() // 8 + 1
 
 
 _DTYPE = re.compile(r"[<|](b1|[iu][1248]|f[248]|c8|c16)")
@@ -173,15 +236,15 @@ def array(dtype: str, shape: tuple[int, ...], data: bytes) -> np.ndarray:
 class _Reader:
     """Runs the instructions of a pickle, those that ``save`` writes and no others.
 
-    On the stack lie triples: a value, how many values it is made of, and how deeply they are nested. The last two bound
-    the work that a value means, since instructions may take the same value many times.
+    On the stack lie values, and how deeply each is nested. What they may cost is bounded: every value counts, and one
+    that is taken from the memo as often as it would if it were made again.
     """
 
-    def __init__(self, data: memoryview, records: Iterable[type]) -> None:
-        self.data, self.position, self.limit = data, 0, len(data) + 10_000
-        self.stack: list[Any] = []
-        self.marks: list[list[Any]] = []
-        self.memo: list[Any] = []
+    def __init__(self, file: BinaryIO, size: int, records: Iterable[type]) -> None:
+        self.file, self.size, self.left, self.parts_left = file, size, size, _most_parts(size)
+        self.stack: list[tuple[Any, int]] = []
+        self.marks: list[list[tuple[Any, int]]] = []
+        self.memo: list[tuple[Any, int]] = []
         own = [cls for cls in every_record if cls.__module__.startswith("purenn.")]
         self.names: dict[tuple[str, str], Any] = {(cls.__module__, cls.__qualname__): cls for cls in (*own, *records)}
         self.names |= {(f.__module__, f.__qualname__): f for f in (unpickled, array)}
@@ -196,51 +259,71 @@ class _Reader:
                 if opcode not in _INSTRUCTIONS:
                     raise CheckpointError(f"it has the instruction {opcode!r}")
                 _INSTRUCTIONS[opcode](self)
-            ((value, _, _),) = self.stack
+            ((value, _),) = self.stack
             _check(value)
         except Exception as error:  # whatever the validation of a record raises, too
-            raise CheckpointError(f"{error} (at byte {self.position})") from error
-        if self.position != len(self.data) or self.marks:
+            raise CheckpointError(f"{error} (at byte {self.size - self.left})") from error
+        if self.left or self.marks:
             raise CheckpointError("it goes on after its end")
         return value
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
-        if count > len(self.data) - self.position:
+        data = self.file.read(count) if count <= self.left else b""
+        if len(data) < count:
             raise CheckpointError("it is cut short")
-        self.position += count
-        return bytes(self.data[self.position - count : self.position])
+        self.left -= count
+        return data
 
     def number(self, form: str) -> Any:
         """Return the next number."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
-    def push(self, value: Any, size: int = 1, depth: int = 1) -> None:
-        """Put a value on the stack."""
-        if size > self.limit or depth > 100:
-            raise CheckpointError("it would make more values, or nest them deeper, than a checkpoint does")
-        self.stack.append((value, size, depth))
+    def spend(self, parts: int) -> None:
+        """Count values that are made."""
+        self.parts_left -= parts
+        if self.parts_left < 0:
+            raise CheckpointError("it would make more values than a checkpoint of its size does")
 
-    def pop(self, kind: type) -> tuple[Any, int, int]:
+    def push(self, value: Any, depth: int = 1) -> None:
+        """Put a value on the stack."""
+        self.spend(1)
+        if depth > _DEEPEST:
+            raise CheckpointError(f"it is nested more than {_DEEPEST} deep")
+        self.stack.append((value, depth))
+
+    def text(self, size: int) -> None:
+        """Put a string on the stack."""
+        self.spend(size // 8)
+        self.push(self.take(size).decode(errors="surrogatepass"))
+
+    def long(self, size: int) -> None:
+        """Put a large int on the stack."""
+        self.spend(size // 8)
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def pop(self, kind: type) -> Any:
         """Take a value of a kind from the stack."""
-        value, size, depth = self.stack.pop()
+        value, _ = self.stack.pop()
         if type(value) is not kind:
             raise CheckpointError(f"it has {type(value).__name__} where it should have {kind.__name__}")
-        return value, size, depth
+        return value
 
     def remember(self) -> None:
         """Keep the last value for later."""
+        if self.memo and self.memo[-1] is self.stack[-1]:
+            raise CheckpointError("it keeps a value twice")
         self.memo.append(self.stack[-1])
 
     def recall(self, number: int) -> None:
         """Put a value that was kept on the stack."""
-        value, size, depth = self.memo[number]
-        if type(value) is dict:
-            raise CheckpointError("it has fields of a record in two places")
-        self.push(value, size, depth)
+        value, depth = self.memo[number]
+        self.spend(_parts(value) - 1)
+        self.push(value, depth)
 
     def mark(self) -> None:
         """Begin a list of values."""
+        self.spend(1)
         self.marks.append(self.stack)
         self.stack = []
 
@@ -255,30 +338,34 @@ class _Reader:
 
     def make_tuple(self, items: list[Any]) -> None:
         """Make a tuple of values."""
-        self.push(tuple(value for value, _, _ in items), 1 + sum(s for _, s, _ in items), 1 + _deepest(items))
+        self.push(tuple(value for value, _ in items), 1 + _deepest(items))
 
     def set_items(self, items: list[Any]) -> None:
-        """Set items of a dictionary."""
-        there, size, depth = self.pop(dict)
-        names, values = [value for value, _, _ in items[::2]], [value for value, _, _ in items[1::2]]
-        if any(type(name) is not str for name in names) or there.keys() & names or len(set(names)) < len(names):
+        """Make the fields of a record, from an empty dictionary."""
+        if self.pop(dict):
+            raise CheckpointError("it has fields of a record in two places")
+        values = [value for value, _ in items]
+        fields = dict(zip(values[::2], values[1::2], strict=True))
+        if any(type(name) is not str for name in fields) or 2 * len(fields) < len(items):
             raise CheckpointError("it has names of fields that are no names, or one twice")
-        there.update(zip(names, values, strict=True))
-        self.push(there, size + sum(s for _, s, _ in items), max(depth, 1 + _deepest(items)))
+        self.push(fields, _deepest(items))
 
     def name(self) -> None:
         """Look a name up among those that are allowed."""
-        (name, _, _), (module, _, _) = self.pop(str), self.pop(str)
+        name, module = self.pop(str), self.pop(str)
         if (module, name) not in self.names:
             raise CheckpointError(f"it needs {module}.{name}, which is not among the records to load")
         self.push(self.names[module, name])
 
     def call(self) -> None:
         """Make an array or a record."""
-        (arguments, size, depth), (function, _, _) = self.pop(tuple), self.stack.pop()
+        (_, depth), (function, _) = self.stack[-1], self.stack[-2]
+        arguments = self.pop(tuple)
+        self.stack.pop()
         if function is array:
             dtype, shape, data = arguments
-            if not _DTYPE.fullmatch(dtype) or any(type(side) is not int or side < 0 for side in shape):
+            sides_fit = len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
+            if not _DTYPE.fullmatch(dtype) or not sides_fit:
                 raise CheckpointError(f"it has an array of {dtype!r:.20} and {shape!r:.60}")
             if type(data) is not bytes or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
                 raise CheckpointError(f"it has an array of the shape {shape!r:.60}, but not its bytes")
@@ -287,13 +374,13 @@ class _Reader:
             cls, fields = arguments
             if not isinstance(cls, type) or set(fields) != set(cls.__fields__):  # type: ignore[attr-defined]
                 raise CheckpointError(f"it has {cls!r:.60} with the fields {list(fields)!r:.60}")
-            self.push(unpickled(cls, fields), size, depth)
+            self.push(validated(cls, fields), depth)
         else:
             raise CheckpointError(f"it calls {function!r:.60}")
 
 
 def _deepest(items: list[Any]) -> int:
-    return max((depth for _, _, depth in items), default=0)
+    return max((depth for _, depth in items), default=0)
 
 
 _INSTRUCTIONS: dict[bytes, Any] = {
@@ -306,10 +393,10 @@ _INSTRUCTIONS: dict[bytes, Any] = {
     pickle.BININT: lambda r: r.push(r.number("<i")),
     pickle.BININT1: lambda r: r.push(r.number("<B")),
     pickle.BININT2: lambda r: r.push(r.number("<H")),
-    pickle.LONG1: lambda r: r.push(int.from_bytes(r.take(r.number("<B")), "little", signed=True)),
+    pickle.LONG1: lambda r: r.long(r.number("<B")),
     pickle.BINFLOAT: lambda r: r.push(r.number(">d")),
-    pickle.SHORT_BINUNICODE: lambda r: r.push(r.take(r.number("<B")).decode()),
-    pickle.BINUNICODE: lambda r: r.push(r.take(r.number("<I")).decode()),
+    pickle.SHORT_BINUNICODE: lambda r: r.text(r.number("<B")),
+    pickle.BINUNICODE: lambda r: r.text(r.number("<I")),
     pickle.SHORT_BINBYTES: lambda r: r.push(r.take(r.number("<B"))),
     pickle.BINBYTES: lambda r: r.push(r.take(r.number("<I"))),
     pickle.BINBYTES8: lambda r: r.push(r.take(r.number("<Q"))),

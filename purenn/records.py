@@ -240,9 +240,14 @@ def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
 def unpickled(cls: type[T], fields: dict[str, Any]) -> T:
     """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
     children = cls.__children__  # type: ignore[attr-defined]
-    new = restored(
+    return validated(
         cls, {name: tree_map(locked, value) if name in children else value for name, value in fields.items()}
     )
+
+
+def validated(cls: type[T], fields: dict[str, Any]) -> T:
+    """Return a record of given fields, which are taken as they are but validated."""
+    new = restored(cls, fields)
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()
