@@ -67,14 +67,15 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     _check(tree)
     parts = _parts(tree)
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    old_mode = os.stat(target).st_mode if target.exists() else None
+    if old_mode is not None and not stat.S_ISREG(old_mode):
         raise OSError(f"{target} is no regular file, and a checkpoint does not replace it")
     new = target.with_name(f".purenn-{os.urandom(8).hex()}")
     directory = os.open(target.parent, os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
     try:
         with open(new, "xb") as file:
-            if target.exists():
-                os.chmod(new, stat.S_IMODE(target.stat().st_mode))
+            if old_mode is not None:
+                os.chmod(new, stat.S_IMODE(old_mode))
             sink = _Sink(file)
             _Pickler(sink, protocol=5).dump(tree)
             if parts > _most_parts(file.tell()):
@@ -116,8 +117,18 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     ------
     CheckpointError
         A ValueError: if the file is none that ``save`` wrote, or not as it was written, or holds another record.
+    TypeError
+        If something given in ``records`` is no record class.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile, purenn as nn
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     nn.save(file.name, (nn.Dropout(0.5), 7))
+    ...     nn.load(file.name)
+    (Dropout(rate=0.5, seed=None), 7)
     """
     records = tuple(records)
     for cls in records:
@@ -261,6 +272,8 @@ class _Reader:
                 _INSTRUCTIONS[opcode](self)
             ((value, _),) = self.stack
             _check(value)
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # whatever the validation of a record raises, too
             raise CheckpointError(f"{error} (at byte {self.size - self.left})") from error
         if self.left or self.marks:

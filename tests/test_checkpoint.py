@@ -209,8 +209,12 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path, tree):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("step", ["dump", "fsync", "replace", "write"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+STEPS = ["dump", "fsync", "replace", "write"]
+FAILURES = [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("error", FAILURES)
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, step, error):
     nn.save(tmp_path / "file", PARAMS)
 
@@ -413,11 +417,13 @@ def mutations(draw):
 FUZZ = max(2_000, settings().max_examples)
 
 
+@pytest.mark.usefixtures("little_memory")
 @settings(max_examples=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(mutations())
 def test_fuzz_signed_nonsense_is_refused_or_valid(tmp_path, body):
+    (tmp_path / "file").write_bytes(sign(body))
     try:
-        tree = load(sign(body), tmp_path, records=(Mine,))
+        tree = nn.load(tmp_path / "file", records=(Mine,))
     except nn.CheckpointError:
         return
     nn.save(tmp_path / "again", tree)
@@ -629,6 +635,15 @@ HUNGRY = {
 def test_files_that_want_much_memory_are_refused_with_little(tmp_path, body):
     with pytest.raises(nn.CheckpointError, match=r"more values than a checkpoint of its size does|keeps a value twice"):
         load(sign(HUNGRY[body] + b"."), tmp_path)
+
+
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "validated", fail)
+    with pytest.raises(MemoryError):
+        load(sign(BODY), tmp_path, records=[Mine])
 
 
 def test_what_is_no_record_class_is_not_admitted(tmp_path):

@@ -3,11 +3,14 @@
 import gzip
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import purenn as nn
+
+pytestmark = pytest.mark.usefixtures("little_memory")
 
 FUZZ = max(2_000, settings().max_examples)
 fuzz = settings(max_examples=FUZZ, suppress_health_check=list(HealthCheck), deadline=None)
@@ -30,27 +33,40 @@ def mutations(draw, data):
     return bytes(data)
 
 
+def read(function, path):
+    """Read files; nothing but a ValueError that names one may come of it."""
+    try:
+        return function(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
 @fuzz
 @given(mutations(IDX), st.booleans())
 def test_fuzz_idx(tmp_path, data, compressed):
-    path = tmp_path / "file"
-    path.write_bytes(gzip.compress(data) if compressed else data)
-    try:
-        array = nn.mnist.read_idx(path)
-    except ValueError as error:
-        assert str(path) in str(error)  # noqa: PT017
-    else:
-        assert not array.flags.writeable
+    (tmp_path / "file").write_bytes(gzip.compress(data) if compressed else data)
+    array = read(nn.mnist.read_idx, tmp_path / "file")
+    assert array is None or not array.flags.writeable
 
 
 @fuzz
 @given(mutations(gzip.compress(IDX, mtime=0)))
 def test_fuzz_gzip(tmp_path, data):
     (tmp_path / "file").write_bytes(data)
-    try:
-        nn.mnist.read_idx(tmp_path / "file")
-    except ValueError as error:
-        assert str(tmp_path / "file") in str(error)  # noqa: PT017
+    read(nn.mnist.read_idx, tmp_path / "file")
+
+
+LABELS = bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3])
+
+
+@fuzz
+@given(st.sampled_from(sorted(nn.mnist.FILES)), st.data())
+def test_fuzz_mnist(tmp_path, which, draw):
+    for name in nn.mnist.FILES:
+        data = LABELS if "labels" in name else IDX
+        (tmp_path / name).write_bytes(draw.draw(mutations(data)) if name == which else data)
+    data = read(nn.mnist.load, tmp_path)
+    assert data is None or data.train_images.shape == (2, 6)
 
 
 numbers = st.one_of(st.integers(-3, 5), st.floats(-10, 10), st.just(float("nan")), st.just(np.float64(0.5)))
@@ -65,15 +81,14 @@ layers = st.sampled_from(
 things = st.one_of(
     numbers, arrays, layers, st.none(), st.text(max_size=2), st.lists(numbers, max_size=3), st.tuples(arrays, numbers),
     st.tuples(numbers, numbers), st.just(nn.relu), st.just((nn.relu, nn.softmax)), st.just((3, 2)), st.just({"a": 1}),
-    st.just(np.asarray(["a", "b"])), st.just(np.asarray([None])),
+    st.just(np.asarray(["a", "b"])), st.just(np.asarray([None])), st.just(np.add), st.just(np.negative),
     st.just(np.ones((2, 3), np.float32)), st.just(np.asarray([0, 1])), st.just(nn.adam_init(PARAMS)),
 )  # fmt: skip
 CALLS = {
     name: getattr(nn, name)
     for name in nn.__all__
-    if callable(getattr(nn, name))
-    and name not in ("Array", "Layer", "CheckpointError", "save", "load", "record", "tree_map")
-}
+    if callable(getattr(nn, name)) and name not in ("Array", "Layer", "CheckpointError", "save", "load", "record")
+} | {"Dataset": nn.mnist.Dataset}
 
 
 @fuzz
