@@ -226,7 +226,7 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     max_norm = _number("max_norm", max_norm)
     unit, norm = unit_and_norm(grads)
     xp = namespace(norm)
-    limit = max_norm / xp.where(norm > 0, norm, xp.ones_like(norm))
+    limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
     factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
     return tree_map(lambda g: locked(scalar_like(factor, g) * g), grads)
 

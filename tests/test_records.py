@@ -50,6 +50,7 @@ EXAMPLE = Everything([1, 2], np.ones(1), ([1.0], np.ones((1, 2))), (nn.Dense(np.
 
 
 def test_repr():
+    assert repr(Everything(1.0)).startswith("Everything(leaf=f64[], optional=None, tree=(), layers=(), name='x'")
     assert repr(EXAMPLE) == (
         "Everything(leaf=i64[2], optional=f64[1], tree=((1.0,), f64[1,2]), "
         "layers=(Dense(weights=f64[2,2], biases=f64[2], activation=swish),), name='x', sizes=(1, 2), _private=3)"
@@ -67,6 +68,7 @@ def test_every_record_pickles_and_copies(record):
         record.name = "other"
     with pytest.raises(AttributeError):
         record.unknown = 1
+    assert not hasattr(record, "__dict__")
 
 
 def test_activations_pickle_by_name():
@@ -97,7 +99,12 @@ def test_equality_is_by_value_dtype_and_shape():
     assert layer([[1.0]]) != nn.Dense([[1.0]], [0.0], nn.tanh)
     assert layer([[1.0]]) != "layer"
     assert Everything(1.0, None) != Everything(1.0, 2.0)
-    assert Everything(1.0, tree=(1, 2)) != Everything(1.0, tree=(1,))
+    for a, b in (((1, 2), (1,)), (np.ones(2), 1.0), ((1,), 1), (np.ones(2), np.ones(3)), (1.0, np.nan), (1.0, 2.0)):
+        assert Everything(1.0, tree=a) != Everything(1.0, tree=b)
+        assert Everything(1.0, tree=b) != Everything(1.0, tree=a)
+        if not isinstance(a, tuple):
+            assert Everything(a) != Everything(b)
+            assert Everything(b) != Everything(a)
     with pytest.raises(TypeError, match="unhashable"):
         hash(layer([[1.0]]))
 
@@ -111,6 +118,24 @@ def test_tree_of_every_kind_of_field():
     assert nn.tree_leaves((None, [1, 2])) == [1, 2]
     assert nn.tree_map(lambda leaf: None, EXAMPLE).leaf is None, "a leaf may become anything"
     assert Child([1.0]).more.tolist() == [0, 1]
+
+
+def test_a_field_that_is_a_record_is_part_of_the_tree():
+    @nn.record
+    class Holder:
+        layer: nn.Dense
+        activation: nn.Activation
+
+    holder = Holder(nn.Dense(np.eye(2), np.zeros(2), nn.relu), nn.relu)
+    assert [leaf.shape for leaf in nn.tree_leaves(holder)] == [(2, 2), (2,)]
+
+
+def test_static_fields_are_compared_by_value():
+    a, b = (Everything(1.0, sizes=tuple(range(start, 1003))) for start in (1000, 1000))
+    assert a.sizes is not b.sizes
+    assert (a + b).leaf == 2
+    with pytest.raises(ValueError, match="differ"):
+        a + Everything(1.0, sizes=(1,))
 
 
 def test_vectors_leave_static_fields_and_dtypes_alone():

@@ -55,6 +55,7 @@ def test_init_of_both_dtypes_is_the_same_network():
         ([2, 1], 1, False),
         ([1, 2, 0.5], 2, False),
         ([1, 2, 3], 2, True),
+        ([5, 1, 7], 2, False),
         ([1, 2, 3], 3, False),
         ([3, 1, 2, 2, 0.9, 1, 1], 3, False),
         ([1, np.nan], 1, True),
