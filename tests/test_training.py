@@ -67,6 +67,12 @@ def test_converged(losses, patience, expected):
     assert nn.converged(iter(losses), patience) is expected
 
 
+def test_defaults():
+    assert nn.converged([1.0] * 6) and not nn.converged([1.0] * 5)
+    batch, _ = next(nn.batches(0, np.zeros((200, 1)), np.zeros(200)))
+    assert batch.shape == (128, 1)
+
+
 @given(seeds)
 def test_a_step_is_its_formula(seed):
     random = np.random.default_rng(seed)
