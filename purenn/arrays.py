@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import pickle
+import reprlib
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -30,7 +31,8 @@ def namespace(array: Array) -> Any:
         return np
     if not is_array(array):
         raise TypeError(
-            f"expected an array, got {type(array).__name__}: {array!r:.60}; np.asarray(..., dtype=np.float32) makes one"
+            f"expected an array, got {type(array).__name__}: {brief(array)}; "
+            "np.asarray(..., dtype=np.float32) makes one"
         )
     return array.__array_namespace__()
 
@@ -84,6 +86,31 @@ def describe(array: Any) -> str:
     return f"{name}[{','.join(map(str, array.shape))}]"
 
 
+class _Brief(reprlib.Repr):
+    """Shows little of a large value, and does not look through it."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, type):
+            return repr(x)
+        if is_array(x):
+            return describe(x)
+        return repr(x) if x is None or isinstance(x, (bool, float, complex)) else type(x).__name__
+
+
+_brief = _Brief()
+_brief.maxlevel, _brief.maxstring, _brief.maxtuple, _brief.maxlist = 2, 60, 4, 4
+
+
+def brief(value: object) -> str:
+    """Return what a value is in a few characters, for messages: it may be large, and a stranger's.
+
+    >>> import numpy as np
+    >>> brief((1, ("a", ()), np.zeros(3), b"abc", 5))
+    "(1, ('a', ()), f64[3], bytes, ...)"
+    """
+    return _brief.repr(value)
+
+
 def check_alike(a: Array, b: Array) -> None:
     """Raise ValueError unless two arrays have the same shape and dtype."""
     if not (is_array(a) and is_array(b) and a.shape == b.shape and a.dtype == b.dtype):
@@ -106,7 +133,7 @@ def check_scalar(name: str, value: Any) -> Any:
             raise ValueError(f"{name} is {value}, but must be a finite number")
         return value
     if not is_array(value) or isinstance(value, (np.ndarray, np.generic)) or value.ndim != 0:
-        raise TypeError(f"{name} must be a number, not {describe(value):.60}")
+        raise TypeError(f"{name} must be a number, not {brief(value)}")
     return value
 
 
@@ -143,5 +170,5 @@ def as_tuple(seed: Seed) -> tuple[int, ...]:
     except TypeError:
         entropy = ()
     if not entropy or min(entropy) < 0:
-        raise ValueError(f"seed is {seed!r:.60}, but must be an int >= 0, or a tuple of such ints")
+        raise ValueError(f"seed is {brief(seed)}, but must be an int >= 0, or a tuple of such ints")
     return entropy

@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purenn import activations
-from purenn.arrays import locked
-from purenn.records import every_record, unpickled, validated
+from purenn.arrays import brief, locked
+from purenn.records import Vector, every_record, unpickled, validated
 
 _MAGIC = b"purenn 1"
 _FOOTER = len(_MAGIC) + hashlib.sha256().digest_size
-_DEEPEST = 100  # levels of tuples, and twice as many of records
+_DEEPEST = 100  # levels of tuples and records
 
 
 def _most_parts(size: int) -> int:
@@ -53,7 +53,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         If there is something else in the tree, a record that its own validation refuses, nesting deeper than 100, or
         too many values (50,000, and one more for every 256 bytes; a layer counts about 50). The old file is as it was.
     OSError
-        If the file cannot be written, or is there and no regular one; it is as it was.
+        If the file cannot be written, or is there and no regular one; it is as it was. Only if its directory cannot
+        be synced, the new one is in its place already.
 
     Examples
     --------
@@ -77,7 +78,10 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
             if old_mode is not None:
                 os.chmod(new, stat.S_IMODE(old_mode))
             sink = _Sink(file)
-            _Pickler(sink, protocol=5).dump(tree)
+            try:
+                _Pickler(sink, protocol=5).dump(tree)
+            except (pickle.PicklingError, AttributeError) as error:
+                raise TypeError(f"a record class must be found by its name, but: {error}") from error
             if parts > _most_parts(file.tell()):
                 raise ValueError(f"the tree has {parts:,} values outside of arrays; put numbers into arrays")
             file.write(_MAGIC + sink.checksum.digest())
@@ -132,18 +136,23 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     """
     records = tuple(records)
     for cls in records:
-        if not hasattr(cls, "__fields__"):
-            raise TypeError(f"records holds {cls!r:.60}, which is no record class")
+        if not isinstance(cls, type) or not hasattr(cls, "__fields__"):
+            raise TypeError(f"records holds {brief(cls)}, which is no record class")
     with open(path, "rb") as file:
         try:
-            return _Reader(file, _checked_size(file), records).read()
+            size, digest = _checked_size(file)
+            reader = _Reader(file, size, records)
+            tree = reader.read()
+            if reader.checksum.digest() != digest:
+                raise CheckpointError("it changed while it was read")
+            return tree
         except CheckpointError as error:
             message = f"{os.fspath(path)} is no checkpoint that can be loaded: {error}"
             raise CheckpointError(message) from error.__cause__
 
 
-def _checked_size(file: BinaryIO) -> int:
-    """Return how many bytes of a file come before its checksum, which must be right."""
+def _checked_size(file: BinaryIO) -> tuple[int, bytes]:
+    """Return how many bytes of a file come before its checksum, which must be right, and that."""
     size = left = os.fstat(file.fileno()).st_size - _FOOTER
     file.seek(max(size, 0))
     footer, checksum = file.read(_FOOTER), hashlib.sha256()
@@ -156,7 +165,7 @@ def _checked_size(file: BinaryIO) -> int:
     if checksum.digest() != footer[len(_MAGIC) :]:
         raise CheckpointError("its checksum does not fit; it was changed or damaged")
     file.seek(0)
-    return size
+    return size, checksum.digest()
 
 
 # Writing
@@ -176,8 +185,11 @@ class _Sink:
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is np.ndarray:
-            little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-            return array, (little.dtype.str, value.shape, little.tobytes())
+            little: Any = value.astype(value.dtype.newbyteorder("<"), order="C", copy=False).view()
+            little.flags.writeable = False
+            return array, (little.dtype.str, value.shape, pickle.PickleBuffer(little))  # written without a copy
+        if hasattr(type(value), "__fields__") and not isinstance(value, activations.Activation):
+            return Vector.__reduce__(value)  # also for a class with a __reduce__ of its own
         return NotImplemented
 
 
@@ -190,10 +202,11 @@ def _check(tree: Any, depth: int = 1) -> None:
             raise TypeError(f"the activation {tree} is a function of your own, which a checkpoint does not hold")
     elif hasattr(type(tree), "__fields__"):
         fields = {name: getattr(tree, name) for name in tree.__fields__}
-        _check(tuple(fields.values()), depth + 1)
+        for value in fields.values():
+            _check(value, depth + 1)
         validated(type(tree), fields)
     elif type(tree) is tuple:
-        for item in (*tree, None):  # counts as a level even if it is empty
+        for item in tree:
             _check(item, depth + 1)
     elif type(tree) is np.ndarray:
         if not _DTYPE.fullmatch(tree.dtype.newbyteorder("<").str):
@@ -203,7 +216,7 @@ def _check(tree: Any, depth: int = 1) -> None:
             raise ValueError("an int of more than 255 bytes is not for checkpoints")
     elif tree is not None and type(tree) not in (bool, float, str):
         raise TypeError(
-            f"a checkpoint holds records, NumPy's arrays, tuples, strings and Python's numbers, but not {tree!r:.60}"
+            f"a checkpoint holds records, NumPy's arrays, tuples, strings and Python's numbers, but not {brief(tree)}"
         )
 
 
@@ -211,7 +224,7 @@ def _parts(value: Any) -> int:
     """Return how many values ``_Reader`` makes on its way to this one, at most."""
     if type(value) is tuple:
         return 2 + sum(map(_parts, value))
-    if type(value) is dict:
+    if type(value) is _Fields:
         return 3 + sum(_parts(name) + _parts(part) for name, part in value.items())
     if type(value) is np.ndarray:
         return 11 + 2 * value.ndim
@@ -244,19 +257,25 @@ def array(dtype: str, shape: tuple[int, ...], data: bytes) -> np.ndarray:
 # Reading
 
 
+class _Fields(dict[str, Any]):
+    depth: float = 0  # of the deepest
+
+
 class _Reader:
     """Runs the instructions of a pickle, those that ``save`` writes and no others.
 
-    On the stack lie values, and how deeply each is nested. What they may cost is bounded: every value counts, and one
-    that is taken from the memo as often as it would if it were made again.
+    On the stack lie values, and how deeply each is nested: infinitely, if it is nothing that may be in a tree, but a
+    class, the fields of a record, the bytes of an array, or something with such a part. What they may cost is bounded:
+    every value counts, and one that is taken from the memo as often as it would if it were made again.
     """
 
     def __init__(self, file: BinaryIO, size: int, records: Iterable[type]) -> None:
         self.file, self.size, self.left, self.parts_left = file, size, size, _most_parts(size)
-        self.stack: list[tuple[Any, int]] = []
-        self.marks: list[list[tuple[Any, int]]] = []
-        self.memo: list[tuple[Any, int]] = []
-        own = [cls for cls in every_record if cls.__module__.startswith("purenn.")]
+        self.checksum = hashlib.sha256()
+        self.stack: list[tuple[Any, float]] = []
+        self.marks: list[list[tuple[Any, float]]] = []
+        self.memo: list[tuple[Any, float]] = []
+        own = [cls for cls in every_record if cls.__module__.startswith("purenn.") and cls != activations.Activation]
         self.names: dict[tuple[str, str], Any] = {(cls.__module__, cls.__qualname__): cls for cls in (*own, *records)}
         self.names |= {(f.__module__, f.__qualname__): f for f in (unpickled, array)}
         for value in vars(activations).values():
@@ -270,8 +289,9 @@ class _Reader:
                 if opcode not in _INSTRUCTIONS:
                     raise CheckpointError(f"it has the instruction {opcode!r}")
                 _INSTRUCTIONS[opcode](self)
-            ((value, _),) = self.stack
-            _check(value)
+            ((value, depth),) = self.stack
+            if depth == math.inf:
+                raise CheckpointError(f"it holds {brief(value)}, which is no record, array, tuple, string or number")
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # whatever the validation of a record raises, too
@@ -286,6 +306,7 @@ class _Reader:
         if len(data) < count:
             raise CheckpointError("it is cut short")
         self.left -= count
+        self.checksum.update(data)
         return data
 
     def number(self, form: str) -> Any:
@@ -298,10 +319,10 @@ class _Reader:
         if self.parts_left < 0:
             raise CheckpointError("it would make more values than a checkpoint of its size does")
 
-    def push(self, value: Any, depth: int = 1) -> None:
+    def push(self, value: Any, depth: float = 1) -> None:
         """Put a value on the stack."""
         self.spend(1)
-        if depth > _DEEPEST:
+        if _DEEPEST < depth < math.inf:
             raise CheckpointError(f"it is nested more than {_DEEPEST} deep")
         self.stack.append((value, depth))
 
@@ -355,44 +376,48 @@ class _Reader:
 
     def set_items(self, items: list[Any]) -> None:
         """Make the fields of a record, from an empty dictionary."""
-        if self.pop(dict):
+        if self.pop(_Fields):
             raise CheckpointError("it has fields of a record in two places")
-        values = [value for value, _ in items]
-        fields = dict(zip(values[::2], values[1::2], strict=True))
-        if any(type(name) is not str for name in fields) or 2 * len(fields) < len(items):
+        names, values = [name for name, _ in items[::2]], [value for value, _ in items[1::2]]
+        if any(type(name) is not str for name in names) or len(set(names)) < len(names):
             raise CheckpointError("it has names of fields that are no names, or one twice")
-        self.push(fields, _deepest(items))
+        fields = _Fields(zip(names, values, strict=True))
+        fields.depth = _deepest(items[1::2])
+        self.push(fields, math.inf)
 
     def name(self) -> None:
         """Look a name up among those that are allowed."""
         name, module = self.pop(str), self.pop(str)
         if (module, name) not in self.names:
-            raise CheckpointError(f"it needs {module}.{name}, which is not among the records to load")
-        self.push(self.names[module, name])
+            raise CheckpointError(f"it needs {brief(f'{module}.{name}')}, which is not among the records to load")
+        value = self.names[module, name]
+        self.push(value, 1 if isinstance(value, activations.Activation) else math.inf)
 
     def call(self) -> None:
         """Make an array or a record."""
-        (_, depth), (function, _) = self.stack[-1], self.stack[-2]
-        arguments = self.pop(tuple)
-        self.stack.pop()
+        arguments, (function, _) = self.pop(tuple), self.stack.pop()
         if function is array:
             dtype, shape, data = arguments
             sides_fit = len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
             if not _DTYPE.fullmatch(dtype) or not sides_fit:
-                raise CheckpointError(f"it has an array of {dtype!r:.20} and {shape!r:.60}")
+                raise CheckpointError(f"it has an array of {brief(dtype)} and {brief(shape)}")
             if type(data) is not bytes or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-                raise CheckpointError(f"it has an array of the shape {shape!r:.60}, but not its bytes")
+                raise CheckpointError(f"it has an array of the shape {brief(shape)}, but not its bytes")
+            if dtype.endswith("b1") and data.strip(bytes([False, True])):
+                raise CheckpointError("it has booleans that are neither false nor true")
             self.push(array(dtype, shape, data))
         elif function is unpickled:
             cls, fields = arguments
-            if not isinstance(cls, type) or set(fields) != set(cls.__fields__):  # type: ignore[attr-defined]
-                raise CheckpointError(f"it has {cls!r:.60} with the fields {list(fields)!r:.60}")
-            self.push(validated(cls, fields), depth)
+            if type(fields) is not _Fields or not isinstance(cls, type) or fields.depth == math.inf:
+                raise CheckpointError(f"it makes a record of {brief(arguments)}")
+            if set(fields) != set(cls.__fields__):  # type: ignore[attr-defined]
+                raise CheckpointError(f"it has {brief(cls)} with the fields {brief(list(fields))}")
+            self.push(validated(cls, fields), 1 + fields.depth)
         else:
-            raise CheckpointError(f"it calls {function!r:.60}")
+            raise CheckpointError(f"it calls {brief(function)}")
 
 
-def _deepest(items: list[Any]) -> int:
+def _deepest(items: list[Any]) -> float:
     return max((depth for _, depth in items), default=0)
 
 
@@ -410,15 +435,15 @@ _INSTRUCTIONS: dict[bytes, Any] = {
     pickle.BINFLOAT: lambda r: r.push(r.number(">d")),
     pickle.SHORT_BINUNICODE: lambda r: r.text(r.number("<B")),
     pickle.BINUNICODE: lambda r: r.text(r.number("<I")),
-    pickle.SHORT_BINBYTES: lambda r: r.push(r.take(r.number("<B"))),
-    pickle.BINBYTES: lambda r: r.push(r.take(r.number("<I"))),
-    pickle.BINBYTES8: lambda r: r.push(r.take(r.number("<Q"))),
+    pickle.SHORT_BINBYTES: lambda r: r.push(r.take(r.number("<B")), math.inf),
+    pickle.BINBYTES: lambda r: r.push(r.take(r.number("<I")), math.inf),
+    pickle.BINBYTES8: lambda r: r.push(r.take(r.number("<Q")), math.inf),
     pickle.EMPTY_TUPLE: lambda r: r.push(()),
     pickle.TUPLE1: lambda r: r.make_tuple(r.last(1)),
     pickle.TUPLE2: lambda r: r.make_tuple(r.last(2)),
     pickle.TUPLE3: lambda r: r.make_tuple(r.last(3)),
     pickle.TUPLE: lambda r: r.make_tuple(r.since_mark()),
-    pickle.EMPTY_DICT: lambda r: r.push({}),
+    pickle.EMPTY_DICT: lambda r: r.push(_Fields(), math.inf),
     pickle.SETITEM: lambda r: r.set_items(r.last(2)),
     pickle.SETITEMS: lambda r: r.set_items(r.since_mark()),
     pickle.MEMOIZE: lambda r: r.remember(),

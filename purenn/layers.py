@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import attrs
 
 from purenn.activations import Activation
-from purenn.arrays import Array, Seed, as_tuple, describe, frozen, generator, locked, namespace
+from purenn.arrays import Array, Seed, as_tuple, brief, describe, frozen, generator, locked, namespace
 from purenn.records import Vector, record
 from purenn.trees import replaced, sequence_like, tree_leaves
 
@@ -56,7 +56,7 @@ class Dense(Vector):
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.activation, Activation):
-            raise TypeError(f"activation is {self.activation!r}, but must be an Activation such as purenn.relu")
+            raise TypeError(f"activation is {brief(self.activation)}, but must be an Activation such as purenn.relu")
         weights, biases = self.weights, self.biases
         if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
             raise ValueError(
@@ -106,10 +106,10 @@ class Params(Vector):
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.layers, tuple) or not self.layers:
-            raise ValueError(f"layers is {self.layers!r:.60}, but must be a tuple of at least one layer")
+            raise ValueError(f"layers is {brief(self.layers)}, but must be a tuple of at least one layer")
         for number, layer in enumerate(self.layers, start=1):
             if not hasattr(layer, "__children__"):
-                raise TypeError(f"layer {number} is {layer!r:.60}, but must be a record such as purenn.Dense")
+                raise TypeError(f"layer {number} is {brief(layer)}, but must be a record such as purenn.Dense")
         given = None
         for number, layer in enumerate(self.layers, start=1):
             taken = getattr(layer, "fan_in", None)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from purenn.arrays import Array, describe, locked
+from purenn.arrays import Array, brief, describe, locked
 from purenn.records import record
 
 MIRRORS = (
@@ -56,6 +56,9 @@ class Dataset:
     image_shape: tuple[int, int]
 
     def __attrs_post_init__(self) -> None:
+        sides = self.image_shape
+        if not (isinstance(sides, tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)):
+            raise ValueError(f"image_shape is {brief(sides)}, but must be (rows, columns)")
         for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
             if images.shape != (*labels.shape, math.prod(self.image_shape)):
                 raise ValueError(
@@ -138,6 +141,8 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
             raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not {what}: uint8 with {rank} axes")
     if len(images) != len(labels):
         raise ValueError(f"{image_path} has {len(images):,} images, but {label_path} {len(labels):,} labels")
+    if 0 in images.shape:
+        raise ValueError(f"{image_path} holds no images: their shape is {images.shape}")
 
 
 def _pixels(images: Array) -> Array:

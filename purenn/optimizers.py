@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from purenn.arrays import Array, as_floats, check_scalar, describe, is_array, locked, namespace, scalar_like
+from purenn.arrays import Array, as_floats, brief, check_scalar, describe, is_array, locked, namespace, scalar_like
 from purenn.records import Vector, record
 from purenn.trees import combined, replaced, some_leaves, tree_map, unit_and_norm, zeros_like
 
@@ -187,7 +187,7 @@ def adam_step(
     (array([0.9, 2.1]), array(1))
     """
     if not isinstance(state, AdamState):
-        raise TypeError(f"state is {state!r:.60}, but must be what adam_init or the step before returned")
+        raise TypeError(f"state is {brief(state)}, but must be what adam_init or the step before returned")
     beta1, beta2 = _number("beta1", beta1, below=1), _number("beta2", beta2, below=1)
     eps, weight_decay = _number("eps", eps), _number("weight_decay", weight_decay)
     steps = locked(namespace(state.steps).asarray(state.steps + 1))

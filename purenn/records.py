@@ -11,6 +11,7 @@ import numpy as np
 
 from purenn.arrays import (
     Array,
+    brief,
     check_scalar,
     describe,
     frozen,
@@ -145,7 +146,7 @@ def _as_tree(value: Any) -> Any:
 
 def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     if not is_array(value) or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"):
-        raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {value!r:.60}")
+        raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {brief(value)}")
 
 
 def _check_tree(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
@@ -161,7 +162,7 @@ def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> 
         hash(value)
     except TypeError as error:
         raise TypeError(
-            f"{field.name} of {type(record).__name__} holds {describe(value):.60}, which could change; annotate an "
+            f"{field.name} of {type(record).__name__} holds {brief(value)}, which could change; annotate an "
             "array as purenn.Array, and give a tuple instead of a list or dict"
         ) from error
 

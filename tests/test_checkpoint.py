@@ -43,6 +43,14 @@ class Empty:
 
 
 @nn.record
+class Stubborn:
+    values: nn.Array
+
+    def __reduce__(self):
+        return Stubborn, (self.values,)
+
+
+@nn.record
 class Other:
     first: Any
     second: Any
@@ -123,7 +131,7 @@ def test_what_is_saved_can_be_loaded(tmp_path, tree):
     else:
         assert Other(nn.load(path, records=(Empty, Other)), ()) == Other(tree, ())
         with open(path, "rb") as file:
-            reader = checkpoint._Reader(file, checkpoint._checked_size(file), (Empty, Other))
+            reader = checkpoint._Reader(file, checkpoint._checked_size(file)[0], (Empty, Other))
             reader.read()
         assert checkpoint._most_parts(reader.size) - reader.parts_left <= checkpoint._parts(tree)
 
@@ -238,6 +246,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         fsync(descriptor)
 
+    nn.save(tmp_path / "file", 2 * PARAMS)
     monkeypatch.setattr(os, "fsync", fail_the_second_time)
     with pytest.raises(OSError, match="Input/output error"):
         nn.save(tmp_path / "file", PARAMS)
@@ -253,6 +262,28 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
             nn.save(tmp_path / name, PARAMS)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(os.listdir(tmp_path)) == ["directory", "pipe"]
+
+
+def test_a_class_that_pickles_in_its_own_way_is_saved_like_all_others(tmp_path):
+    nn.save(tmp_path / "file", Stubborn([1.0]))
+    assert nn.load(tmp_path / "file", records=(Stubborn,)) == Stubborn([1.0])
+
+
+def test_a_class_that_has_no_name_to_find_it_by(tmp_path):
+    nn.save(tmp_path / "file", PARAMS)
+    local = nn.record(type("Local", (), {"__annotations__": {"values": nn.Array}}))
+    with pytest.raises(TypeError, match="a record class must be found by its name"):
+        nn.save(tmp_path / "file", local([1.0]))
+    assert nn.load(tmp_path / "file") == PARAMS
+
+
+def test_saving_makes_no_copies_of_the_arrays(tmp_path):
+    params = nn.init(0, (1000, 2000, 10), (nn.tanh, nn.softmax))
+    tracemalloc.start()
+    nn.save(tmp_path / "file", params)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_permissions_stay(tmp_path):
@@ -446,7 +477,8 @@ def raw(*parts):
 
 
 def text(string):
-    return pickle.BINUNICODE + struct.pack("<I", len(string)) + string.encode()
+    encoded = string.encode(errors="surrogatepass")
+    return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
 
 
 CANARY = "/tmp/purenn-canary"
@@ -515,7 +547,7 @@ ATTACKS = {
     "getattr": raw(by_name("builtins", "getattr"), DENSE, text("__init__"), pickle.TUPLE2, pickle.REDUCE, b"."),
     "import": reduced(__import__, "antigravity"),
     "GLOBAL, protocol 0": raw(b"cos\nsystem\n(S'touch ", CANARY.encode(), b"'\ntR."),
-    "INST": raw(b"(S'touch ", CANARY.encode(), b"'\nios\nsystem\n."),
+    "INST": raw(pickle.MARK, text(f"touch {CANARY}"), b"ios\nsystem\n."),
     "OBJ": raw(pickle.MARK, DENSE, text(TOUCH), pickle.OBJ, b"."),
     "NEWOBJ": raw(DENSE, pickle.EMPTY_TUPLE, pickle.NEWOBJ, b"."),
     "NEWOBJ_EX": raw(DENSE, pickle.EMPTY_TUPLE, pickle.EMPTY_DICT, pickle.NEWOBJ_EX, b"."),
@@ -580,11 +612,32 @@ ATTACKS = {
     "nothing": b".",
     "an empty file": b"",
     "two values": raw(pickle.NONE, pickle.NONE, b"."),
+    "escapes for a terminal": raw(by_name("os", "x\x1b[2J\nno error\ud800"), b"."),
+    "an image of many pixels": raw(
+        RECORD, by_name("purenn.mnist", "Dataset"), pickle.EMPTY_DICT, pickle.MARK,
+        *[raw(text(f"{part}_images"), f32(1, 1), text(f"{part}_labels"), f32(1)) for part in ("train", "test")],
+        text("image_shape"), text("a"), pickle.BININT, b"\xff\xff\xff\x7f", pickle.TUPLE2, pickle.SETITEMS, pickle.TUPLE2, pickle.REDUCE, b".",
+    ),
+    "booleans of other bytes": raw(by_name("purenn.checkpoint", "array"), text("|b1"), pickle.BININT1, b"\x01", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x01\x02", pickle.TUPLE3, pickle.REDUCE, b"."),
+    "names of fields that collide": raw(
+        pickle.EMPTY_DICT, pickle.MARK, *[raw(pickle.LONG1, b"\x10", (k * (2**61 - 1)).to_bytes(16, "little"), pickle.NONE) for k in range(1, 5_000)], pickle.SETITEMS, b".",
+    ),
+    "names of fields that collide, in no fields": raw(
+        RECORD, DENSE, pickle.MARK, *[raw(pickle.LONG1, b"\x10", (k * (2**61 - 1)).to_bytes(16, "little")) for k in range(1, 5_000)],
+        pickle.TUPLE, pickle.TUPLE2, pickle.REDUCE, b".",
+    ),
     "an open mark": raw(pickle.MARK, pickle.NONE, b"."),
     "more after the end": raw(pickle.NONE, b".", b"cos\nsystem\n."),
     "text that is none": raw(pickle.SHORT_BINUNICODE, b"\x02\xff\xfe", b"."),
     "memo that is empty": raw(pickle.BINGET, b"\x00", b"."),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ["os.system", "exec", "GLOBAL, protocol 0", "INST"])
+def test_attacks_work_against_pickle(attack):
+    pickle.loads(ATTACKS[attack])
+    assert Path(CANARY).exists()
+    Path(CANARY).unlink()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -600,7 +653,7 @@ def test_attacks_are_refused_and_nothing_runs(tmp_path, attack):
     sys.setprofile(count)
     try:
         with pytest.raises(nn.CheckpointError, match="is no checkpoint that can be loaded"):
-            load(data, tmp_path)
+            load(data, tmp_path, records=(Empty,))
     finally:
         sys.setprofile(None)
     assert not canary.exists()
@@ -609,6 +662,7 @@ def test_attacks_are_refused_and_nothing_runs(tmp_path, attack):
 
 EMOJI = "\N{GRINNING FACE}".encode()  # one such character makes Python take four bytes for each of the others
 MANY = 300_000
+LARGE = raw(pickle.BINBYTES, struct.pack("<I", 4_000_000), bytes(4_000_000))
 HUNGRY = {
     "values": pickle.NONE * MANY,
     "values kept": (pickle.NONE + pickle.MEMOIZE) * MANY,
@@ -628,13 +682,59 @@ HUNGRY = {
         (recall(0) + recall(1) + pickle.EMPTY_TUPLE + pickle.SHORT_BINBYTES + b"\x01\x01" + pickle.TUPLE3 + pickle.REDUCE + pickle.MEMOIZE) * 50_000,
     ),
     "bytes": (pickle.SHORT_BINBYTES + b"\x01a") * MANY,
+    "bytes as value": LARGE,
+    "bytes in a layer": record("Params", text("layers"), LARGE, pickle.TUPLE1),
+    "bytes as weights": record("Dense", text("weights"), LARGE, text("biases"), f32(1), text("activation"), pickle.NONE),
+    "bytes as shape": raw(by_name("purenn.checkpoint", "array"), text("<f4"), LARGE, pickle.SHORT_BINBYTES, b"\x04", bytes(4), pickle.TUPLE3, pickle.REDUCE),
+    "bytes as fields": raw(RECORD, DENSE, LARGE, pickle.TUPLE2, pickle.REDUCE),
+    "bytes called, many times": raw(LARGE, pickle.MEMOIZE, pickle.MARK, recall(0) * 20_000, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.REDUCE),
+    "a layer of many arrays": raw(f32(1, 1), pickle.MEMOIZE, record("Params", text("layers"), pickle.MARK, recall(0) * 3_000, pickle.TUPLE, pickle.TUPLE1)),
+    "a layer of many strings": raw(text("a" * 2_000), pickle.MEMOIZE, record("Params", text("layers"), pickle.MARK, recall(0) * 150, pickle.TUPLE, pickle.TUPLE1)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("body", HUNGRY)
 def test_files_that_want_much_memory_are_refused_with_little(tmp_path, body):
-    with pytest.raises(nn.CheckpointError, match=r"more values than a checkpoint of its size does|keeps a value twice"):
+    causes = "more values than a checkpoint of its size|keeps a value twice|holds bytes|it calls|makes a record|must be a record|bytes-like|array of"
+    with pytest.raises(nn.CheckpointError, match=causes):
         load(sign(HUNGRY[body] + b"."), tmp_path)
+
+
+PIECES = [
+    *(pickle.NONE, pickle.NEWTRUE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE, pickle.MARK),
+    *(pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS, pickle.REDUCE, pickle.MEMOIZE, pickle.STOP, text("weights"), text("<f4"), pickle.BINBYTES + struct.pack("<I", 20_000) + bytes(20_000)),
+    *map(recall, range(6)),
+    *(RECORD, DENSE, DROPOUT, OWN_ACTIVATION, f32(1, 1), f32(1), params(f32(1)), by_name("purenn.checkpoint", "array")),
+    *(by_name("purenn.layers", "Params"), by_name("purenn.optimizers", "AdamState"), by_name("purenn.activations", "relu")),
+    record("Params", text("layers"), pickle.TUPLE1),
+    raw(pickle.LONG1, b"\xff", b"\x7f" * 255), raw(pickle.BININT, b"\xff\xff\xff\x7f"), raw(pickle.BINFLOAT, bytes(8)),
+]  # fmt: skip
+
+
+@settings(max_examples=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30), st.integers(1, 100))
+def test_fuzz_instructions_in_any_order_are_refused_or_valid(tmp_path, pieces, repeated):
+    try:
+        tree = load(sign(raw(DROPOUT, *pieces, *pieces[-3:] * repeated, b".")), tmp_path, records=(Empty, Other))
+    except nn.CheckpointError:
+        return
+    nn.save(tmp_path / "again", tree)
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    check = checkpoint._checked_size
+    nn.save(tmp_path / "file", np.ones(1000))
+
+    def check_and_change(file):
+        result = check(file)
+        data = bytearray((tmp_path / "file").read_bytes())
+        data[5_000] ^= 1
+        (tmp_path / "file").write_bytes(data)
+        return result
+
+    monkeypatch.setattr(checkpoint, "_checked_size", check_and_change)
+    with pytest.raises(nn.CheckpointError, match="it changed while it was read"):
+        nn.load(tmp_path / "file")
 
 
 def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
@@ -649,11 +749,13 @@ def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
 def test_what_is_no_record_class_is_not_admitted(tmp_path):
     with pytest.raises(TypeError, match="records holds <class 'dict'>, which is no record class"):
         load(sign(BODY), tmp_path, records=[Mine, dict])
+    with pytest.raises(TypeError, match="records holds Params, which is no record class"):
+        load(sign(BODY), tmp_path, records=[PARAMS])
 
 
 def test_a_record_that_was_not_allowed(tmp_path):
     data = sign(body_of(Mine([1.0])))
-    with pytest.raises(nn.CheckpointError, match=r"needs .*test_checkpoint.Mine, which is not among the records"):
+    with pytest.raises(nn.CheckpointError, match=r"needs '.*test_checkpoint.Mine', which is not among the records"):
         load(data, tmp_path)
     assert load(data, tmp_path, records=[Mine]) == Mine([1.0])
 

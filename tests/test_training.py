@@ -67,6 +67,22 @@ def test_converged(losses, patience, expected):
     assert nn.converged(iter(losses), patience) is expected
 
 
+def test_one_half_is_not_above_one_half():
+    layer = nn.Dense(np.zeros((1, 2)), np.asarray([0.0, 0.1]), nn.sigmoid)
+    assert nn.predict(layer, np.ones((1, 1))).tolist() == [[0, 1]]
+
+
+def test_first_weights_of_relu_have_the_mean_and_variance_of_he():
+    weights = nn.init(0, (400, 300), [nn.relu]).layers[0].weights
+    assert abs(weights.mean()) < 1e-3
+    assert weights.var() == pytest.approx(2 / 400, rel=0.02)
+
+
+def test_numerical_gradients_of_large_parameters():
+    layer, x, y = nn.Dense([[1e6]], [0.0], nn.identity), np.asarray([[1e-6]]), np.asarray([[0.0]])
+    assert nn.numerical_grads(layer, x, y).weights == pytest.approx(1e-6, rel=1e-6, abs=0)
+
+
 def test_defaults():
     assert nn.converged([1.0] * 6) and not nn.converged([1.0] * 5)
     batch, _ = next(nn.batches(0, np.zeros((200, 1)), np.zeros(200)))
