@@ -50,6 +50,8 @@ CASES = {
     "distribution complex": (lambda: nn.loss(PARAMS, X, np.ones((5, 2), complex)), TypeError, "must be real numbers"),
     "sigmoid labels": (lambda: nn.loss(SIGMOID, X, Y), ValueError, r"y has the shape \(5,\), but the output .* \(5, 2\)"),
     "sigmoid range": (lambda: nn.loss(SIGMOID, X, 2 * np.ones((5, 2))), ValueError, "values from 2.0 to 2.0, but must be"),
+    "sigmoid range, negative": (lambda: nn.loss(SIGMOID, X, -0.5 * np.ones((5, 2))), ValueError, "values from -0.5 to -0.5, but must be"),
+    "sigmoid scalar": (lambda: nn.loss(SIGMOID, X, np.asarray(1)), ValueError, r"y has the shape \(\), but x has 5 rows"),
     "empty batch, loss": (lambda: nn.loss(PARAMS, X[:0], Y[:0]), ValueError, "the batch is empty"),
     "empty batch, grads": (lambda: nn.grads(PARAMS, X[:0], Y[:0]), ValueError, "the batch is empty"),
     "output": (lambda: nn.loss(LAYER, X, Y), TypeError, "Dense ends in tanh, which determines no loss; the last layer"),
