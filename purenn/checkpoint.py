@@ -224,8 +224,6 @@ def _parts(value: Any) -> int:
     """Return how many values ``_Reader`` makes on its way to this one, at most."""
     if type(value) is tuple:
         return 2 + sum(map(_parts, value))
-    if type(value) is _Fields:
-        return 3 + sum(_parts(name) + _parts(part) for name, part in value.items())
     if type(value) is np.ndarray:
         return 11 + 2 * value.ndim
     if type(value) is str:
@@ -352,6 +350,8 @@ class _Reader:
     def recall(self, number: int) -> None:
         """Put a value that was kept on the stack."""
         value, depth = self.memo[number]
+        if depth == math.inf and not callable(value) and type(value) is not bytes:
+            raise CheckpointError("it takes the fields of a record from the memo")
         self.spend(_parts(value) - 1)
         self.push(value, depth)
 

@@ -589,6 +589,10 @@ ATTACKS = {
     "a complex number": pickle.dumps(1j, protocol=5),
     "a dictionary": raw(pickle.EMPTY_DICT, b"."),
     "fields that are shared": raw(pickle.EMPTY_DICT, pickle.MEMOIZE, pickle.BINGET, b"\x00", pickle.TUPLE2, b"."),
+    "fields that are used again": raw(
+        RECORD, by_name("purenn.layers", "Dropout"), pickle.EMPTY_DICT, pickle.MARK, text("rate"), pickle.BINFLOAT, bytes(8), text("seed"), pickle.NONE,
+        pickle.SETITEMS, pickle.TUPLE2, pickle.MEMOIZE, pickle.REDUCE, RECORD, recall(0), pickle.REDUCE, pickle.TUPLE2, b".",
+    ),
     "fields with numbers for names": raw(pickle.EMPTY_DICT, pickle.NONE, pickle.NONE, pickle.SETITEM, b"."),
     "fields in two places": raw(pickle.EMPTY_DICT, text("a"), pickle.NONE, pickle.SETITEM, text("b"), pickle.NONE, pickle.SETITEM, b"."),
     "fields given twice": raw(pickle.EMPTY_DICT, pickle.MARK, *[text("a"), pickle.NONE] * 2, pickle.SETITEMS, b"."),
