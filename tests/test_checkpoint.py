@@ -553,6 +553,7 @@ ATTACKS = {
     "NEWOBJ_EX": raw(DENSE, pickle.EMPTY_TUPLE, pickle.EMPTY_DICT, pickle.NEWOBJ_EX, b"."),
     "BUILD sets attributes": raw(DENSE, pickle.EMPTY_DICT, text("fan_in"), pickle.NONE, pickle.SETITEM, pickle.BUILD, b"."),
     "BUILD on a function": raw(by_name("purenn.records", "unpickled"), pickle.EMPTY_DICT, pickle.BUILD, b"."),
+    "a name that is none": raw(pickle.NONE, pickle.NONE, pickle.STACK_GLOBAL, b"."),
     "dotted name": raw(by_name("purenn.records", "np.save"), ARGUMENT, pickle.REDUCE, b"."),
     "dotted attribute": raw(by_name("purenn.layers", "Dense.__init__.__globals__"), b"."),
     "subclasses": raw(by_name("purenn.layers", "Dense.__subclasses__"), pickle.EMPTY_TUPLE, pickle.REDUCE, b"."),
