@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,12 @@ def load(data, directory, **options):
 def test_everything_comes_back_equal_and_read_only(tmp_path, params, seed):
     _, state = nn.adam_step(params, params, nn.adam_init(params), 0.1)
     mine = Mine([1, 2], (nn.Dropout(0.2), nn.Dropout(0.1, (seed, 3)), params))
-    tree = (params, state, mine, None, True, 3, -(2**70), 1e300, "text", (), (1, (2.5,)), np.asarray(seed % 100))
+    tree = (params, state, mine, None, True, False, 3, -(2**70), 1e300, "text", (), (1, (2.5,)), np.asarray(seed % 100))
     nn.save(tmp_path / "file", tree)
     back = nn.load(tmp_path / "file", records=(Mine,))
     assert back[:-1] == tree[:-1]
     assert back[-1] == tree[-1]
+    assert back[4] is True and back[5] is False
     assert not any(leaf.flags.writeable for leaf in nn.tree_leaves(back) if isinstance(leaf, np.ndarray))
     assert back[0].layers[0].activation is params.layers[0].activation
     plain = pickle.loads((tmp_path / "file").read_bytes())
@@ -481,7 +483,7 @@ def text(string):
     return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
 
 
-CANARY = "/tmp/purenn-canary"
+CANARY = os.path.join(tempfile.gettempdir(), f"purenn-canary-{os.getpid()}")
 TOUCH = f"import pathlib; pathlib.Path({CANARY!r}).touch()"
 
 
@@ -574,6 +576,7 @@ ATTACKS = {
     "object array": raw(by_name("purenn.checkpoint", "array"), text("|O"), pickle.BININT1, b"\x01", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x08", b"A" * 8, pickle.TUPLE3, pickle.REDUCE, b"."),
     "array of records": raw(by_name("purenn.checkpoint", "array"), text("f4,O"), pickle.BININT1, b"\x01", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x0c", b"A" * 12, pickle.TUPLE3, pickle.REDUCE, b"."),
     "array larger than its bytes": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.BININT, b"\xff\xff\xff\x7f", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, pickle.TUPLE3, pickle.REDUCE, b"."),
+    "array smaller than its bytes": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.EMPTY_TUPLE, pickle.SHORT_BINBYTES, b"\x08", b"A" * 8, pickle.TUPLE3, pickle.REDUCE, b"."),
     "array of negative shape": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.BININT, b"\xff\xff\xff\xff", pickle.BININT, b"\xff\xff\xff\xff", pickle.TUPLE2, pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, pickle.TUPLE3, pickle.REDUCE, b"."),
     "NumPy's own reconstruction": pickle.dumps(np.zeros(3), protocol=4),
     "a plain pickle of parameters": pickle.dumps(PARAMS, protocol=5),
@@ -638,6 +641,34 @@ ATTACKS = {
 }  # fmt: skip
 
 
+NO_NAMES, NO_VALUE = "names of fields that are no names, or one twice", "which is no record, array, tuple, string or number"
+CAUSES = {
+    "os.system": r"it needs '\w+.system', which is not among the records to load \(at byte \d\d\)",
+    "GLOBAL, protocol 0": r"it has the instruction b'c' \(at byte 1\)",
+    "dotted name": r"it needs 'purenn.records.np.save', which is not among the records to load",
+    "a name that is none": r"it has NoneType where it should have str \(at byte 3\)",
+    "a class called": "it calls <class 'purenn.layers.Dense'>",
+    "an activation as record": r"it makes a record of \(Activation, _Fields\)",
+    "object array": r"it has an array of '\|O'",
+    "array larger than its bytes": r"it has an array of the shape \(2147483647,\), but not its bytes",
+    "array smaller than its bytes": r"it has an array of the shape \(\), but not its bytes",
+    "array of negative shape": r"it has an array of '<f4' and \(-1, -1\)",
+    "booleans of other bytes": "it has booleans that are neither false nor true",
+    "bytes of claimed length": r"it is cut short \(at byte 9\)",
+    "tuples that double, by memo": "it would make more values than a checkpoint of its size does",
+    "tuples nested deeply": r"it is nested more than 100 deep \(at byte 101\)",
+    "fields that are shared": r"it takes the fields of a record from the memo \(at byte 4\)",
+    "fields with numbers for names": NO_NAMES,
+    "fields given twice": NO_NAMES,
+    "fields in two places": "it has fields of a record in two places",
+    "a dictionary": NO_VALUE,
+    "a class as value": NO_VALUE,
+    "bytes as value": NO_VALUE,
+    "an open mark": "it goes on after its end",
+    "more after the end": "it goes on after its end",
+}
+
+
 @pytest.mark.parametrize("attack", ["os.system", "exec", "GLOBAL, protocol 0", "INST"])
 def test_attacks_work_against_pickle(attack):
     pickle.loads(ATTACKS[attack])
@@ -647,6 +678,7 @@ def test_attacks_work_against_pickle(attack):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_are_refused_and_nothing_runs(tmp_path, attack):
+    assert set(CAUSES) <= set(ATTACKS)
     modules, canary = set(sys.modules), Path(CANARY)
     assert not canary.exists()
     data, calls = sign(ATTACKS[attack]), itertools.count()
@@ -657,7 +689,7 @@ def test_attacks_are_refused_and_nothing_runs(tmp_path, attack):
 
     sys.setprofile(count)
     try:
-        with pytest.raises(nn.CheckpointError, match="is no checkpoint that can be loaded"):
+        with pytest.raises(nn.CheckpointError, match=f"can be loaded: .*{CAUSES.get(attack, '')}"):
             load(data, tmp_path, records=(Empty,))
     finally:
         sys.setprofile(None)
@@ -775,7 +807,7 @@ def test_a_record_that_was_not_allowed(tmp_path):
         (nn.Dropout(0.5), {"rate": 2.0}, "rate is 2.0"),
         (nn.Dropout(0.5), {"rate": None}, "not supported"),
         (nn.Dropout(0.5), {"seed": "x"}, "seed is 'x'"),
-        (PARAMS, {"extra": 1}, "with the fields"),
+        (PARAMS, {"extra": 1}, r"has <class 'purenn.layers.Params'> with the fields \['layers', 'extra'\]"),
     ],
 )
 def test_records_validate_themselves(tmp_path, record, changes, message):
@@ -786,6 +818,12 @@ def test_records_validate_themselves(tmp_path, record, changes, message):
 
     with pytest.raises(nn.CheckpointError, match=message):
         load(sign(body_of(Fake())), tmp_path)
+
+
+def test_a_record_without_all_its_fields(tmp_path):
+    body = raw(RECORD, DENSE, pickle.EMPTY_DICT, text("biases"), f32(1), pickle.SETITEM, pickle.TUPLE2, pickle.REDUCE)
+    with pytest.raises(nn.CheckpointError, match=r"Dense'> with the fields \['biases'\]"):
+        load(sign(body + b"."), tmp_path)
 
 
 GOLDEN = (
