@@ -641,7 +641,10 @@ ATTACKS = {
 }  # fmt: skip
 
 
-NO_NAMES, NO_VALUE = "names of fields that are no names, or one twice", "which is no record, array, tuple, string or number"
+NO_NAMES, NO_VALUE = (
+    "names of fields that are no names, or one twice",
+    "which is no record, array, tuple, string or number",
+)
 CAUSES = {
     "os.system": r"it needs '\w+.system', which is not among the records to load \(at byte \d\d\)",
     "GLOBAL, protocol 0": r"it has the instruction b'c' \(at byte 1\)",
