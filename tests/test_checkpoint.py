@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -123,6 +123,7 @@ trees = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees)
+@example(np.zeros((0, 1, 1, 2**62), np.int8))
 def test_what_is_saved_can_be_loaded(tmp_path, tree):
     path = tmp_path / "file"
     nn.save(path, PARAMS)
@@ -162,11 +163,13 @@ def test_the_largest_tree_that_is_saved_can_be_loaded(tmp_path):
     assert nn.load(tmp_path / "file") == nn.Params(layers)
     nn.save(tmp_path / "file", tuple(range(49_000)))
     assert nn.load(tmp_path / "file") == tuple(range(49_000))
+    nn.save(tmp_path / "file", ("text",) * 49_990)  # taken from the memo
+    assert nn.load(tmp_path / "file") == ("text",) * 49_990
     for tree in (tuple(range(51_000)), "x" * 420_000, (PARAMS,) * 1000):
         with pytest.raises(ValueError, match="values outside of arrays; put numbers into arrays"):
             nn.save(tmp_path / "file", tree)
     assert os.listdir(tmp_path) == ["file"]
-    assert nn.load(tmp_path / "file") == tuple(range(49_000))
+    assert nn.load(tmp_path / "file") == ("text",) * 49_990
 
 
 def test_many_layers_with_large_arrays(tmp_path):
@@ -541,6 +544,10 @@ def params(layers):
     return record("Params", text("layers"), layers, pickle.TUPLE1 if len(layers) == 2 else pickle.TUPLE2)
 
 
+NESTED = recall(0)
+for _ in range(60):  # a network is one level, the tuple of its layers another
+    NESTED = record("Params", text("layers"), NESTED, pickle.TUPLE1)
+
 ATTACKS = {
     "os.system": reduced(os.system, f"touch {CANARY}"),
     "exec": reduced(exec, TOUCH),
@@ -588,6 +595,7 @@ ATTACKS = {
     "tuples that double": raw(pickle.NONE, *[pickle.DUP + pickle.TUPLE2] * 60, b"."),
     "tuples that double, by memo": raw(pickle.NONE, pickle.MEMOIZE, *[pickle.BINGET + bytes([k]) + pickle.TUPLE2 + pickle.MEMOIZE for k in range(60)], b"."),
     "tuples nested deeply": raw(pickle.NONE, pickle.TUPLE1 * 200_000, b"."),
+    "records nested deeply": raw(DROPOUT, NESTED, b"."),
     "a set": pickle.dumps({1, 2}, protocol=5),
     "a list": pickle.dumps([1, 2], protocol=5),
     "a complex number": pickle.dumps(1j, protocol=5),
@@ -659,6 +667,7 @@ CAUSES = {
     "booleans of other bytes": "it has booleans that are neither false nor true",
     "bytes of claimed length": r"it is cut short \(at byte 9\)",
     "tuples that double, by memo": "it would make more values than a checkpoint of its size does",
+    "records nested deeply": "it is nested more than 100 deep",
     "tuples nested deeply": r"it is nested more than 100 deep \(at byte 101\)",
     "fields that are shared": r"it takes the fields of a record from the memo \(at byte 4\)",
     "fields with numbers for names": NO_NAMES,

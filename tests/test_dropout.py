@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import purenn as nn
@@ -24,6 +24,7 @@ def test_every_input_is_dropped_or_scaled(seed, rate, dtype):
     assert abs(kept.mean() - (1 - rate)) <= 6 * np.sqrt(rate * (1 - rate) / x.size)
 
 
+@settings(max_examples=30)
 @given(seeds)
 def test_gradients_under_a_mask_are_the_difference_quotients(seed):
     params, random = network(), np.random.default_rng(seed)

@@ -63,7 +63,7 @@ def _(layer: Scale, x):
     return nn.forward(layer, x), pullback
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(problems(max_width=8))
 def test_numpy_eager_compiled_and_differentiated_agree(problem):
     params, x, y = problem

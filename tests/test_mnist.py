@@ -48,9 +48,16 @@ DAMAGED = {
     "magic": (b"\x01" + GOOD[1:], "not with two zero bytes"),
     "type": (GOOD[:2] + b"\x0a" + GOOD[3:], "not with two zero bytes, an element type"),
     "text": (b"<html>404 Not Found</html>", "it starts with b'<htm'"),
+    "two bytes": (GOOD[:2], r"it starts with b'\\x00\\x00', not with"),
+    "three bytes": (GOOD[:3], "not with two zero bytes"),
     "short header": (GOOD[:9], "its header ends before the sizes of its 2 axes"),
+    "header short of a byte": (GOOD[:11], "its header ends before the sizes of its 2 axes"),
     "truncated": (GOOD[:-1], "promises 12 bytes of elements, .*(there are 11|more than such a file can hold)"),
     "oversized": (GOOD + b"\0", "promises 12 bytes of elements, but there are more"),
+    "oversized after a chunk": (
+        idx(np.zeros(2**20, np.uint8)) + b"\0",
+        "1,048,576 bytes of elements, but there are more",
+    ),
     "huge": (HUGE + bytes(100), "promises [0-9,]* bytes of elements, more than such a file can hold"),
     "rank 255": (bytes([0, 0, 8, 255]) + bytes(4 * 255), "intact IDX"),
 }
@@ -143,13 +150,21 @@ def test_load(small):
         ("t10k-labels-idx1-ubyte", np.zeros((1, 1), np.uint8), "t10k-labels-.* holds uint8 of shape .*, not labels"),
         ("train-images-idx3-ubyte", np.zeros((2, 6), np.uint8), "train-images-.* holds uint8 .*, not images: uint8 with 3"),
         ("train-images-idx3-ubyte", np.zeros((2, 2, 3), np.int16), "train-images-.* holds int16"),
-        ("t10k-images-idx3-ubyte", np.zeros((1, 3, 2), np.uint8), r"images of \(2, 3\) pixels, .* of \(3, 2\)"),
+        ("train-images-idx3-ubyte", np.zeros((2, 2, 3), np.int8), "train-images-.* holds int8"),
+        ("t10k-images-idx3-ubyte", np.zeros((1, 3, 2), np.uint8), r"images of \(2, 3\) pixels, .* of \(3, 2\)$"),
+        ("train-images-idx3-ubyte", np.zeros((2, 3, 2), np.uint8), r"images of \(3, 2\) pixels, .* of \(2, 3\)$"),
     ],
 )  # fmt: skip
 def test_files_that_do_not_match(small, name, array, message):
     write(small, name, array)
     with pytest.raises(ValueError, match=message):
         nn.mnist.load(small)
+
+
+def test_images_of_one_row(small):
+    write(small, "train-images-idx3-ubyte", np.zeros((2, 1, 6), np.uint8))
+    write(small, "t10k-images-idx3-ubyte", np.zeros((1, 1, 6), np.uint8))
+    assert nn.mnist.load(small).image_shape == (1, 6)
 
 
 def test_missing_files(small):
