@@ -266,7 +266,9 @@ def warmup_cosine(
     Raises
     ------
     ValueError
-        If the numbers of steps do not fit.
+        If the numbers of steps do not fit, or a rate is not finite.
+    TypeError
+        If something given is no number, or a number of steps no int.
 
     Examples
     --------
@@ -274,6 +276,8 @@ def warmup_cosine(
     >>> [nn.warmup_cosine(step, total_steps=6, peak_lr=1.0, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
+    total_steps, warmup_steps = operator.index(total_steps), operator.index(warmup_steps)
+    peak_lr, final_lr = check_scalar("peak_lr", peak_lr), check_scalar("final_lr", final_lr)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
     s = as_floats(step)
@@ -288,8 +292,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
 
     In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
 
-    ``step`` and what is returned are as for ``warmup_cosine``. ValueError if ``decay_steps`` or ``decay_rate`` is not
-    positive.
+    ``step``, what is returned, and errors are as for ``warmup_cosine``. ValueError also if ``decay_steps`` or
+    ``decay_rate`` is not positive.
 
     Examples
     --------
@@ -297,6 +301,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
     >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
     0.2
     """
+    decay_steps, decay_rate = operator.index(decay_steps), check_scalar("decay_rate", decay_rate)
+    initial_lr = check_scalar("initial_lr", initial_lr)
     if decay_steps < 1 or not decay_rate > 0:
         raise ValueError(f"decay_steps is {decay_steps} and decay_rate {decay_rate}, but both must be positive")
     return _like(step, initial_lr * decay_rate ** (as_floats(step) / decay_steps))
@@ -305,8 +311,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
 def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Sequence[float]) -> Any:
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
-    ``step`` and what is returned are as for ``warmup_cosine``; from a boundary on, the next value holds. ValueError if
-    the boundaries do not increase, or the values are not one more.
+    ``step``, what is returned, and errors are as for ``warmup_cosine``; from a boundary on, the next value holds.
+    ValueError also if the boundaries do not increase, or the values are not one more.
 
     Examples
     --------
@@ -314,6 +320,7 @@ def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Seq
     >>> [nn.piecewise_constant(step, boundaries=[10, 20], values=[0.1, 0.01, 0.001]) for step in (9, 10, 25)]
     [0.1, 0.01, 0.001]
     """
+    boundaries, values = list(map(operator.index, boundaries)), [check_scalar("a value", value) for value in values]
     if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
         raise ValueError(
             f"boundaries are {boundaries} and values {values}, but boundaries must increase, with one more value"

@@ -77,11 +77,11 @@ def test_a_damaged_file_is_named(tmp_path, case, compress):
 @pytest.mark.parametrize(
     "content",
     [
-        gzip.compress(GOOD)[:-12],  # ends in the stream
-        gzip.compress(GOOD)[:-3],  # ends in the trailer
-        gzip.compress(GOOD)[:12] + b"\xff\xff\xff" + gzip.compress(GOOD)[15:],
-        gzip.compress(GOOD)[:-8] + bytes(8),  # wrong checksum
-        gzip.compress(GOOD) + b"garbage",
+        gzip.compress(GOOD, mtime=0)[:-12],  # ends in the stream
+        gzip.compress(GOOD, mtime=0)[:-3],  # ends in the trailer
+        gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff\xff" + gzip.compress(GOOD, mtime=0)[15:],
+        gzip.compress(GOOD, mtime=0)[:-8] + bytes(8),  # wrong checksum
+        gzip.compress(GOOD, mtime=0) + b"garbage",
         b"\x1f\x8b",
     ],
 )
