@@ -141,7 +141,7 @@ def global_norm(tree: Any) -> Array:
 
     It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.
 
-    ValueError if the tree has no arrays.
+    ValueError if the tree has no arrays, TypeError if one of them is complex or of no numbers.
 
     Examples
     --------
@@ -157,6 +157,9 @@ def unit_and_norm(tree: Any) -> tuple[Array, Array]:
     """Return the largest absolute value of a tree, or 1 if that is no unit, and the norm in this unit."""
     leaves = some_leaves(tree)
     xp = namespace(leaves[0])
+    for leaf in leaves:
+        if not xp.isdtype(leaf.dtype, ("integral", "real floating")):
+            raise TypeError(f"expected real numbers, got {describe(leaf)}")
     sizes = [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape]
     largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=leaves[0].dtype))
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))

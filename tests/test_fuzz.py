@@ -1,19 +1,36 @@
 """Hostile input: only the documented errors, whatever is given."""
 
+import contextlib
 import gzip
+import resource
+from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import purenn as nn
 
-pytestmark = pytest.mark.usefixtures("little_memory")
-
 FUZZ = max(2_000, settings().max_examples)
 fuzz = settings(max_examples=FUZZ, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+@contextlib.contextmanager
+def little_memory():
+    """Allow at most 256 MB more than there is; a larger allocation is a MemoryError, which no test expects."""
+    now = Path("/proc/self/statm")
+    if not now.exists():  # not Linux
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(now.read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
 
 IDX = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 2, *range(12)])
 PARAMS = nn.init(0, (3, 4, 2), (nn.tanh, nn.softmax))
@@ -36,7 +53,8 @@ def mutations(draw, data):
 def read(function, path):
     """Read files; nothing but a ValueError that names one may come of it."""
     try:
-        return function(path)
+        with little_memory():
+            return function(path)
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017
 
@@ -83,7 +101,7 @@ things = st.one_of(
     st.tuples(numbers, numbers), st.just(nn.relu), st.just((nn.relu, nn.softmax)), st.just((3, 2)), st.just({"a": 1}),
     st.just(np.add), st.just(np.negative), st.just(nn.adam_init(PARAMS)),
     st.sampled_from([["a", "b"], [None], [float("nan")], [0, 1]]).map(lambda items: np.asarray(items, object)),
-    st.sampled_from([["a", "b"], [0, 1], [complex(0, float("nan"))]]).map(np.asarray),
+    st.sampled_from([["a", "b"], [0, 1]]).map(np.asarray),
     st.builds(np.ones, st.just((2, 3)), st.just(np.float32)),
 )  # fmt: skip
 CALLS = {
@@ -97,11 +115,9 @@ CALLS = {
 @given(st.sampled_from(sorted(CALLS)), st.lists(things, min_size=1, max_size=4), layers)
 def test_fuzz_public_functions(name, arguments, layer):
     for first in ([], [layer]):
-        try:
+        with contextlib.suppress(ValueError, TypeError), little_memory():
             result = CALLS[name](*first, *arguments)
             if name == "vjp" or name == "parameter_vjp":
                 result[1](arguments[-1])
             elif name == "batches":
                 list(result)
-        except (ValueError, TypeError):
-            pass
