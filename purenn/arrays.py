@@ -117,6 +117,12 @@ def check_alike(a: Array, b: Array) -> None:
         raise ValueError(f"{describe(a)} and {describe(b)} do not combine; they must be arrays of one shape and dtype")
 
 
+def check_real(array: Array) -> None:
+    """Raise TypeError unless something is an array of real numbers."""
+    if not namespace(array).isdtype(array.dtype, ("integral", "real floating")):
+        raise TypeError(f"expected real numbers, got {describe(array)}")
+
+
 def check_scalar(name: str, value: Any) -> Any:
     """Return a number as a Python float, an array without axes as it is; raise for anything else.
 
@@ -147,9 +153,8 @@ def scalar_like(value: Any, array: Array) -> Any:
 def as_floats(value: Any) -> Array:
     """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
     array = value if is_array(value) else np.asarray(operator.index(value))
+    check_real(array)
     xp = namespace(array)
-    if not xp.isdtype(array.dtype, ("integral", "real floating")):
-        raise TypeError(f"expected a number, or an array of such, got {describe(array)}")
     return xp.astype(array, xp.asarray(0.0).dtype)
 
 

@@ -269,7 +269,7 @@ def _no_rule(function: str, layer: object) -> TypeError:
 @forward.register
 def _(layer: Dense, x: Array) -> Array:
     x = _checked_input(layer, x)
-    return locked(layer.activation(x @ layer.weights + layer.biases))
+    return locked(layer.activation.function(x @ layer.weights + layer.biases))
 
 
 @vjp.register
@@ -293,7 +293,7 @@ def _dense_vjp(layer: Dense, x: Array) -> tuple[Array, Callable[[Array], tuple[D
     """Return the output, and the function that gives the gradients of the layer and of the pre-activations."""
     x, xp = _checked_input(layer, x), namespace(x)
     z = x @ layer.weights + layer.biases
-    y = locked(layer.activation(z))
+    y = locked(layer.activation.function(z))
 
     def backward(dy: Array) -> tuple[Dense, Array]:
         dz = layer.activation.pullback(z, y, _checked_gradient(dy, y))

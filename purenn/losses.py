@@ -115,7 +115,7 @@ def _backpropagated(params: L, x: Array, y: Array) -> tuple[L, "_Output", Array,
     output = _output(params)
     logits, pullback = parameter_vjp(with_output_activation(params, identity), x)
     targets = output.targets(y, logits)
-    gradient = pullback((output.activation(logits) - targets) / logits.shape[0])
+    gradient = pullback((output.activation.function(logits) - targets) / logits.shape[0])
     return with_output_activation(gradient, output.activation), output, logits, targets
 
 

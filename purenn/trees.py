@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from purenn.arrays import Array, check_alike, describe, frozen, locked, namespace
+from purenn.arrays import Array, check_alike, check_real, describe, frozen, locked, namespace
 
 T = TypeVar("T")
 
@@ -156,10 +156,9 @@ def global_norm(tree: Any) -> Array:
 def unit_and_norm(tree: Any) -> tuple[Array, Array]:
     """Return the largest absolute value of a tree, or 1 if that is no unit, and the norm in this unit."""
     leaves = some_leaves(tree)
-    xp = namespace(leaves[0])
     for leaf in leaves:
-        if not xp.isdtype(leaf.dtype, ("integral", "real floating")):
-            raise TypeError(f"expected real numbers, got {describe(leaf)}")
+        check_real(leaf)
+    xp = namespace(leaves[0])
     sizes = [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape]
     largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=leaves[0].dtype))
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))

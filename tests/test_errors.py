@@ -122,6 +122,8 @@ CASES = {
     "seeded": (lambda: nn.seeded(PARAMS, [1, 2]), ValueError, r"seed is \[1, 2\], but must be"),
     "norm, numbers": (lambda: nn.clip_by_global_norm((X, 0), 1), TypeError, "expected an array, got int"),
     "ravel, numbers": (lambda: nn.ravel((X, 1.0)), TypeError, "expected an array, got float"),
+    "activation, complex": (lambda: nn.sigmoid(1j * X), TypeError, r"expected real numbers, got c64\["),
+    "activation, objects": (lambda: nn.gelu(np.asarray([np.nan], object)), TypeError, r"expected real numbers, got object\[1\]"),
     "norm, complex": (lambda: nn.global_norm((X, 1j * X)), TypeError, r"expected real numbers, got c64\["),
     "norm, objects": (lambda: nn.clip_by_global_norm(np.asarray([np.nan], object), 1), TypeError, r"expected real numbers, got object\[1\]"),
     "max norm": (lambda: nn.clip_by_global_norm(X, -1), ValueError, "max_norm is -1.0, but must be at least 0"),
