@@ -167,6 +167,16 @@ def test_the_deepest_tree_that_is_saved_can_be_loaded(tmp_path, leaf):
         nn.save(tmp_path / "file", nested(100, leaf))
 
 
+def test_records_are_levels_of_nesting_too(tmp_path):
+    tree = 3
+    for _ in range(99):
+        tree = Other(tree, ())
+    nn.save(tmp_path / "file", tree)
+    assert nn.load(tmp_path / "file", records=(Other,)) == tree
+    with pytest.raises(ValueError, match="nested more than 100 deep"):
+        nn.save(tmp_path / "file", Other(tree, ()))
+
+
 def test_the_largest_tree_that_is_saved_can_be_loaded(tmp_path):
     layers = tuple(nn.init(k, (1, 1), [nn.relu]).layers[0] for k in range(900))
     nn.save(tmp_path / "file", nn.Params(layers))
