@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import attrs
 
 from purenn.activations import Activation
-from purenn.arrays import Array, Seed, as_tuple, brief, describe, frozen, generator, locked, namespace
+from purenn.arrays import Array, Seed, as_tuple, brief, check_scalar, describe, frozen, generator, locked, namespace
 from purenn.records import Vector, record
 from purenn.trees import replaced, sequence_like, tree_leaves
 
@@ -429,7 +429,7 @@ class Dropout(Vector):
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float = attrs.field(converter=lambda rate: float(rate))  # plain `float` would cost 5 ms at import
+    rate: float = attrs.field(converter=lambda rate: check_scalar("rate", rate))
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:

@@ -9,7 +9,18 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from purenn.arrays import Array, as_floats, brief, check_scalar, describe, is_array, locked, namespace, scalar_like
+from purenn.arrays import (
+    Array,
+    as_floats,
+    brief,
+    check_real,
+    check_scalar,
+    describe,
+    is_array,
+    locked,
+    namespace,
+    scalar_like,
+)
 from purenn.records import Vector, record
 from purenn.trees import combined, replaced, some_leaves, tree_map, unit_and_norm, zeros_like
 
@@ -363,7 +374,7 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
     ValueError
         If ``patience`` is not positive.
     TypeError
-        If ``patience`` is not an int.
+        If ``patience`` is not an int, or a loss no real number.
 
     Examples
     --------
@@ -374,5 +385,9 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
     patience = operator.index(patience)
     if patience < 1:
         raise ValueError(f"patience is {patience}, but must be at least 1")
-    values = [math.inf if math.isnan(loss) else float(loss) for loss in losses]
+    values = []
+    for loss in losses:
+        if is_array(loss):
+            check_real(loss)  # float would drop an imaginary part
+        values.append(math.inf if math.isnan(loss) else float(loss))
     return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])

@@ -112,7 +112,7 @@ CASES = {
     "decay negative": (lambda: nn.adam_step(X, X, nn.adam_init(X), 0.1, weight_decay=-1), ValueError, "weight_decay is -1.0"),
     "Adam's steps": (lambda: nn.AdamState(np.zeros(2, int), X, X), ValueError, r"steps is i64\[2\], but must be one number"),
     "integers, step": (lambda: nn.sgd_step(Y, Y, 0.1), TypeError, r"parameters must be floats, but one is i64\[5\]"),
-    "dropout, rate": (lambda: nn.Dropout("a"), ValueError, "could not convert"),
+    "dropout, rate": (lambda: nn.Dropout("0.5"), TypeError, "rate must be a number, not '0.5'"),
     "dropout, seed": (lambda: nn.Dropout(0.5, "x"), ValueError, "seed is 'x', but must be"),
     "dropout, list": (lambda: nn.forward(nn.Dropout(0.5), [[1.0]]), TypeError, "expected an array, got list"),
     "dropout, dy": (lambda: nn.vjp(nn.Dropout(0.5, 1), X)[1](X[:1]), ValueError, r"dy is f32\[1,4\], but the output"),
@@ -167,6 +167,8 @@ CASES = {
     "boundaries, falling": (lambda: nn.piecewise_constant(0, [3, 2], [1, 2, 3]), ValueError, "boundaries must increase"),
     "values, more": (lambda: nn.piecewise_constant(0, [2], [1, 2, 3]), ValueError, "with one more value"),
     "values": (lambda: nn.piecewise_constant(0, [2], [1]), ValueError, "with one more value"),
+    "converged, complex": (lambda: nn.converged(np.asarray([1j], np.complex64)), TypeError, r"expected real numbers, got c64\[\]"),
+    "dropout, complex": (lambda: nn.Dropout(np.complex64(0.5)), TypeError, r"rate must be a number, not c64\[\]"),
     "patience": (lambda: nn.converged([1.0], 0), ValueError, "patience is 0, but must be at least 1"),
     "patience float": (lambda: nn.converged([1.0], 1.5), TypeError, "float"),
 }  # fmt: skip
