@@ -83,6 +83,13 @@ def test_numerical_gradients_of_large_parameters():
     assert nn.numerical_grads(layer, x, y).weights == pytest.approx(1e-6, rel=1e-6, abs=0)
 
 
+def test_numerical_gradients_have_nine_digits():
+    params = nn.init(0, (4, 5, 3), (nn.tanh, nn.softmax), "float64")
+    x, y = np.random.default_rng(0).standard_normal((6, 4)), np.arange(6) % 3
+    gradient = nn.grads(params, x, y)
+    assert nn.global_norm(nn.numerical_grads(params, x, y) - gradient) < 1e-9 * nn.global_norm(gradient)
+
+
 def test_defaults():
     assert nn.converged([1.0] * 6) and not nn.converged([1.0] * 5)
     batch, _ = next(nn.batches(0, np.zeros((200, 1)), np.zeros(200)))
