@@ -127,6 +127,7 @@ trees = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees)
 @example(np.zeros((0, 1, 1, 2**62), np.int8))
+@example(nn.leaky_relu)
 def test_what_is_saved_can_be_loaded(tmp_path, tree):
     path = tmp_path / "file"
     nn.save(path, PARAMS)
