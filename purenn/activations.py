@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from purenn.arrays import Array, check_real, inspectable, namespace
+from purenn.arrays import Array, check_floats, inspectable, namespace
 from purenn.records import Vector, record
 
 
@@ -39,8 +39,8 @@ class Activation(Vector):
     pullback: Callable[[Array, Array, Array], Array]
 
     def __call__(self, z: Array) -> Array:
-        """Return ``function(z)``; TypeError if that is no array of real numbers."""
-        check_real(z)
+        """Return ``function(z)``; TypeError if ``z`` is no array of floats."""
+        check_floats(z)
         return self.function(z)
 
     def __repr__(self) -> str:

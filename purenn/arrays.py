@@ -117,6 +117,15 @@ def check_alike(a: Array, b: Array) -> None:
         raise ValueError(f"{describe(a)} and {describe(b)} do not combine; they must be arrays of one shape and dtype")
 
 
+def check_floats(x: Array) -> None:
+    """Raise TypeError unless something is an array of floats."""
+    if not namespace(x).isdtype(x.dtype, "real floating"):
+        raise TypeError(
+            f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and x.astype(np.float32) / 255 "
+            "scales pixels of 0 to 255 to the [0, 1] that networks learn from"
+        )
+
+
 def check_real(array: Array) -> None:
     """Raise TypeError unless something is an array of real numbers."""
     if not namespace(array).isdtype(array.dtype, ("integral", "real floating")):

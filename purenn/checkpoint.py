@@ -5,6 +5,7 @@ it reads the few instructions that ``save`` writes, refuses all others, and make
 """
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -14,7 +15,7 @@ import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Write a tree of records to a file: all of it or, whatever happens, nothing.
 
     It is written to a new file beside the old one, synced, and then put in its place, which readers see at once. The
-    old one's permissions stay, and so does a symbolic link: what it points to is replaced.
+    old one's permissions stay, and so does a symbolic link: what it points to is replaced. Arrays must not change
+    meanwhile; those of records cannot.
 
     Parameters
     ----------
@@ -74,7 +76,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     new = target.with_name(f".purenn-{os.urandom(8).hex()}")
     directory = os.open(target.parent, os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
     try:
-        with open(new, "xb") as file:
+        mode = 0o666 if old_mode is None else 0o600
+        with open(new, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             if old_mode is not None:
                 os.chmod(new, stat.S_IMODE(old_mode))
             sink = _Sink(file)
@@ -115,7 +118,7 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     Returns
     -------
     tree
-        Read-only, and equal to what was saved.
+        Read-only, and equal to what was saved, with all arrays in the byte order of this machine.
 
     Raises
     ------
@@ -138,6 +141,8 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     for cls in records:
         if not isinstance(cls, type) or not hasattr(cls, "__fields__"):
             raise TypeError(f"records holds {brief(cls)}, which is no record class")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
+        raise CheckpointError(f"{os.fspath(path)} is no regular file, and so no checkpoint")
     with open(path, "rb") as file:
         try:
             size, digest = _checked_size(file)
@@ -185,9 +190,12 @@ class _Sink:
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is np.ndarray:
-            little: Any = value.astype(value.dtype.newbyteorder("<"), order="C", copy=False).view()
+            transposed = value.flags.f_contiguous and not value.flags.c_contiguous
+            little: Any = value.T if transposed else value
+            little = little.astype(value.dtype.newbyteorder("<"), order="C", copy=False).view()
             little.flags.writeable = False
-            return array, (little.dtype.str, value.shape, pickle.PickleBuffer(little))  # written without a copy
+            arguments = little.dtype.str, value.shape, pickle.PickleBuffer(little)  # written without a copy
+            return array, (*arguments, "F") if transposed else arguments
         if hasattr(type(value), "__fields__") and not isinstance(value, activations.Activation):
             return Vector.__reduce__(value)  # also for a class with a __reduce__ of its own
         return NotImplemented
@@ -225,7 +233,7 @@ def _parts(value: Any) -> int:
     if type(value) is tuple:
         return 2 + sum(map(_parts, value))
     if type(value) is np.ndarray:
-        return 12 + value.ndim
+        return 14 + value.ndim
     if type(value) is str:
         return 1 + len(value.encode(errors="surrogatepass")) // 8
     if type(value) is int:
@@ -245,10 +253,12 @@ def _bytes_of(number: int) -> int:
 _DTYPE = re.compile(r"[<|](b1|[iu][1248]|f[248]|c8|c16)")
 
 
-def array(dtype: str, shape: tuple[int, ...], data: bytes) -> np.ndarray:
-    """Return the read-only array of a dtype and shape whose memory is given."""
+def array(dtype: str, shape: tuple[int, ...], data: bytes, order: Literal["C", "F"] = "C") -> np.ndarray:
+    """Return the read-only array of a dtype and shape whose memory is given, in the order of C or of Fortran: products
+    of matrices round differently.
+    """
     native = np.dtype(dtype).newbyteorder("=")
-    result: np.ndarray = locked(np.frombuffer(data, dtype).reshape(shape).astype(native, copy=False))
+    result: np.ndarray = locked(np.frombuffer(data, dtype).reshape(shape, order=order).astype(native, copy=False))
     return result
 
 
@@ -350,8 +360,8 @@ class _Reader:
     def recall(self, number: int) -> None:
         """Put a value that was kept on the stack."""
         value, depth = self.memo[number]
-        if depth == math.inf and not callable(value) and type(value) is not bytes:
-            raise CheckpointError("it takes the fields of a record from the memo")
+        if depth == math.inf and not callable(value):
+            raise CheckpointError("it takes bytes, or the fields of a record, from the memo")
         self.spend(_parts(value) - 1)
         self.push(value, depth)
 
@@ -372,17 +382,17 @@ class _Reader:
 
     def make_tuple(self, items: list[Any]) -> None:
         """Make a tuple of values."""
-        self.push(tuple(value for value, _ in items), 1 + _deepest(items))
+        self.push(tuple(value for value, _ in items), 1 + max((depth for _, depth in items), default=0))
 
     def set_items(self, items: list[Any]) -> None:
         """Make the fields of a record, from an empty dictionary."""
         if self.pop(_Fields):
             raise CheckpointError("it has fields of a record in two places")
-        names, values = [name for name, _ in items[::2]], [value for value, _ in items[1::2]]
-        if any(type(name) is not str for name in names) or len(set(names)) < len(names):
-            raise CheckpointError("it has names of fields that are no names, or one twice")
-        fields = _Fields(zip(names, values, strict=True))
-        fields.depth = _deepest(items[1::2])
+        fields, pairs = _Fields(), iter(items)
+        for (name, _), (value, depth) in zip(pairs, pairs, strict=True):
+            if type(name) is not str or name in fields:
+                raise CheckpointError("it has names of fields that are no names, or one twice")
+            fields[name], fields.depth = value, max(fields.depth, depth)
         self.push(fields, math.inf)
 
     def name(self) -> None:
@@ -397,15 +407,17 @@ class _Reader:
         """Make an array or a record."""
         arguments, (function, _) = self.pop(tuple), self.stack.pop()
         if function is array:
-            dtype, shape, data = arguments
-            sides_fit = len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
-            if not _DTYPE.fullmatch(dtype) or not sides_fit:
+            dtype, shape, data, *order = arguments
+            sides_fit = (
+                type(shape) is tuple and len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
+            )
+            if not _DTYPE.fullmatch(dtype) or not sides_fit or order not in ([], ["F"]):
                 raise CheckpointError(f"it has an array of {brief(dtype)} and {brief(shape)}")
             if type(data) is not bytes or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
                 raise CheckpointError(f"it has an array of the shape {brief(shape)}, but not its bytes")
-            if dtype.endswith("b1") and data.strip(bytes([False, True])):
+            if dtype.endswith("b1") and np.frombuffer(data, np.uint8).max(initial=0) > 1:
                 raise CheckpointError("it has booleans that are neither false nor true")
-            self.push(array(dtype, shape, data))
+            self.push(array(*arguments))
         elif function is unpickled:
             cls, fields = arguments
             if type(fields) is not _Fields or not isinstance(cls, type) or fields.depth == math.inf:
@@ -415,10 +427,6 @@ class _Reader:
             self.push(validated(cls, fields), 1 + fields.depth)
         else:
             raise CheckpointError(f"it calls {brief(function)}")
-
-
-def _deepest(items: list[Any]) -> float:
-    return max((depth for _, depth in items), default=0)
 
 
 _INSTRUCTIONS: dict[bytes, Any] = {

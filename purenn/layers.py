@@ -12,7 +12,19 @@ from typing import Any, TypeAlias, TypeVar, cast
 import attrs
 
 from purenn.activations import Activation
-from purenn.arrays import Array, Seed, as_tuple, brief, check_scalar, describe, frozen, generator, locked, namespace
+from purenn.arrays import (
+    Array,
+    Seed,
+    as_tuple,
+    brief,
+    check_floats,
+    check_scalar,
+    describe,
+    frozen,
+    generator,
+    locked,
+    namespace,
+)
 from purenn.records import Vector, record
 from purenn.trees import replaced, sequence_like, tree_leaves
 
@@ -135,10 +147,10 @@ class Params(Vector):
 
 def _check_dtypes(layer: Layer) -> None:
     leaves = tree_leaves(layer)
-    kinds = {describe(leaf).partition("[")[0] for leaf in leaves}
+    kinds = {brief(leaf).partition("[")[0] for leaf in leaves}
     if len(kinds) > 1 or kinds - {"f32", "f64"}:
         raise TypeError(
-            f"{type(layer).__name__} has the arrays {', '.join(map(describe, leaves))}, "
+            f"{type(layer).__name__} has the arrays {', '.join(map(brief, leaves))}, "
             "but parameters must be all float32 or all float64; np.asarray(..., dtype=np.float32) converts one"
         )
 
@@ -328,16 +340,8 @@ def _check_features(layer: Layer, x: Array, name: str) -> None:
 def _as_floats(x: Array, dtype: Any) -> Array:
     if x.dtype == dtype:
         return x
-    _check_floats(x)
+    check_floats(x)
     return namespace(x).astype(x, dtype)
-
-
-def _check_floats(x: Array) -> None:
-    if not namespace(x).isdtype(x.dtype, "real floating"):
-        raise TypeError(
-            f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and x.astype(np.float32) / 255 "
-            "scales pixels of 0 to 255 to the [0, 1] that networks learn from"
-        )
 
 
 # Params
@@ -472,13 +476,13 @@ def seeded(layer: L, seed: Seed) -> L:
 
 @forward.register
 def _(layer: Dropout, x: Array) -> Array:
-    _check_floats(x)
+    check_floats(x)
     return frozen(x) if layer.seed is None else locked(x * _mask(layer.seed, layer.rate, x))
 
 
 @vjp.register
 def _(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
-    _check_floats(x)
+    check_floats(x)
     mask = None if layer.seed is None else _mask(layer.seed, layer.rate, x)
     y = frozen(x) if mask is None else locked(x * mask)
 

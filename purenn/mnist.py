@@ -60,7 +60,7 @@ class Dataset:
         if not (isinstance(sides, tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)):
             raise ValueError(f"image_shape is {brief(sides)}, but must be (rows, columns)")
         for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
-            if images.shape != (*labels.shape, math.prod(self.image_shape)):
+            if labels.ndim != 1 or images.shape != (*labels.shape, math.prod(self.image_shape)):
                 raise ValueError(
                     f"images are {describe(images)} and labels {describe(labels)}, but must have the shapes "
                     f"(n, {math.prod(self.image_shape)}) and (n,) for images of {self.image_shape} pixels"

@@ -16,13 +16,14 @@ from purenn.arrays import (
     check_real,
     check_scalar,
     describe,
+    inspectable,
     is_array,
     locked,
     namespace,
     scalar_like,
 )
 from purenn.records import Vector, record
-from purenn.trees import combined, replaced, some_leaves, tree_map, unit_and_norm, zeros_like
+from purenn.trees import combined, replaced, some_leaves, tree_leaves, tree_map, unit_and_norm, zeros_like
 
 T = TypeVar("T")
 
@@ -127,8 +128,11 @@ class AdamState(Vector):
     squares: Any
 
     def __attrs_post_init__(self) -> None:
-        if self.steps.ndim:
-            raise ValueError(f"steps is {describe(self.steps)}, but must be one number")
+        whole = namespace(self.steps).isdtype(self.steps.dtype, "integral")
+        if self.steps.ndim or not whole or (inspectable(self.steps) and self.steps < 0):
+            raise ValueError(f"steps is {describe(self.steps)}, but must be one integer, and not negative")
+        for leaf in tree_leaves((self.means, self.squares)):
+            namespace(leaf)  # raises TypeError
 
 
 def adam_init(params: Any) -> AdamState:

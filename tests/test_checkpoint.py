@@ -143,6 +143,17 @@ def test_what_is_saved_can_be_loaded(tmp_path, tree):
         assert checkpoint._most_parts(reader.size) - reader.parts_left <= checkpoint._parts(tree)
 
 
+def test_products_are_the_same_bits_as_before(tmp_path):
+    weights = np.random.default_rng(0).standard_normal((300, 200)).astype(np.float32)
+    for layout in (weights.T, weights):
+        layer = nn.Dense(layout, np.zeros(layout.shape[1], np.float32), nn.identity)
+        nn.save(tmp_path / "file", layer)
+        back, plain = nn.load(tmp_path / "file"), pickle.loads((tmp_path / "file").read_bytes())
+        assert back.weights.flags.c_contiguous == plain.weights.flags.c_contiguous == layer.weights.flags.c_contiguous
+        x = np.ones((1, layout.shape[0]), np.float32) / 3
+        assert nn.forward(back, x).tobytes() == nn.forward(plain, x).tobytes() == nn.forward(layer, x).tobytes()
+
+
 def test_ints_have_at_most_255_bytes(tmp_path):
     nn.save(tmp_path / "file", 2**2039 - 1)
     assert nn.load(tmp_path / "file") == 2**2039 - 1
@@ -399,12 +410,13 @@ def test_killed_at_any_moment_the_file_is_the_old_or_the_new(tmp_path):
     assert min(seen) > 10, seen
 
 
+SAVES = 200
 TWO_WRITERS = """
 trees, children = [nn.init(k, (30, 30), [nn.softmax]) for k in range(2)], []
 for tree in trees:
     children.append(os.fork())
     if children[-1] == 0:
-        for _ in range(200):
+        for _ in range(int(sys.argv[2])):
             nn.save(sys.argv[1], tree)
         os._exit(0)
 while not os.path.exists(sys.argv[1]):
@@ -416,7 +428,7 @@ print(*[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children
 
 
 def test_two_writers_at_once(tmp_path):
-    assert in_a_process(TWO_WRITERS, tmp_path / "file") == "0 0"
+    assert in_a_process(TWO_WRITERS, tmp_path / "file", SAVES) == "0 0"
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -434,6 +446,19 @@ def test_a_system_that_cannot_sync_directories(tmp_path, monkeypatch):
     assert nn.load(tmp_path / "file") == PARAMS
 
 
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(nn.CheckpointError, match="pipe is no regular file"):
+        nn.load(tmp_path / "pipe")
+
+
+def test_pickle_alone_reads_what_was_saved(tmp_path):
+    nn.save(tmp_path / "file", PARAMS)
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')))"
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{PARAMS}\n"
+
+
 def test_a_directory_that_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         nn.save(tmp_path / "nowhere" / "file", PARAMS)
@@ -444,8 +469,11 @@ def test_a_directory_that_is_missing(tmp_path):
 # What a stranger's file can do
 
 
+SMALL = sign(body_of(nn.init(0, (2, 2), [nn.softmax])))
+
+
 def test_every_truncation_and_every_changed_byte_is_found(tmp_path):
-    data = sign(body_of(nn.init(0, (2, 2), [nn.softmax])))
+    data = SMALL
     for cut in range(len(data)):
         with pytest.raises(nn.CheckpointError, match="is no checkpoint that can be loaded"):
             load(data[:cut], tmp_path)
@@ -610,6 +638,8 @@ ATTACKS = {
     "array of records": raw(by_name("purenn.checkpoint", "array"), text("f4,O"), pickle.BININT1, b"\x01", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x0c", b"A" * 12, pickle.TUPLE3, pickle.REDUCE, b"."),
     "array larger than its bytes": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.BININT, b"\xff\xff\xff\x7f", pickle.TUPLE1, pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, pickle.TUPLE3, pickle.REDUCE, b"."),
     "array smaller than its bytes": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.EMPTY_TUPLE, pickle.SHORT_BINBYTES, b"\x08", b"A" * 8, pickle.TUPLE3, pickle.REDUCE, b"."),
+    "array of a shape that is none": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.SHORT_BINBYTES, b"\x01\x01", pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, pickle.TUPLE3, pickle.REDUCE, b"."),
+    "array of an order that is none": raw(by_name("purenn.checkpoint", "array"), pickle.MARK, text("<f4"), pickle.EMPTY_TUPLE, pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, text("K"), pickle.TUPLE, pickle.REDUCE, b"."),
     "array of negative shape": raw(by_name("purenn.checkpoint", "array"), text("<f4"), pickle.BININT, b"\xff\xff\xff\xff", pickle.BININT, b"\xff\xff\xff\xff", pickle.TUPLE2, pickle.SHORT_BINBYTES, b"\x04", b"A" * 4, pickle.TUPLE3, pickle.REDUCE, b"."),
     "NumPy's own reconstruction": pickle.dumps(np.zeros(3), protocol=4),
     "a plain pickle of parameters": pickle.dumps(PARAMS, protocol=5),
@@ -627,6 +657,7 @@ ATTACKS = {
     "a complex number": pickle.dumps(1j, protocol=5),
     "a dictionary": raw(pickle.EMPTY_DICT, b"."),
     "fields that are shared": raw(pickle.EMPTY_DICT, pickle.MEMOIZE, pickle.BINGET, b"\x00", pickle.TUPLE2, b"."),
+    "bytes that are used again": raw(pickle.SHORT_BINBYTES, b"\x01a", pickle.MEMOIZE, recall(0), pickle.TUPLE2, b"."),
     "fields that are used again": raw(
         RECORD, by_name("purenn.layers", "Dropout"), pickle.EMPTY_DICT, pickle.MARK, text("rate"), pickle.BINFLOAT, bytes(8), text("seed"), pickle.NONE,
         pickle.SETITEMS, pickle.TUPLE2, pickle.MEMOIZE, pickle.REDUCE, RECORD, recall(0), pickle.REDUCE, pickle.TUPLE2, b".",
@@ -696,7 +727,10 @@ CAUSES = {
     "tuples that double, by memo": "it would make more values than a checkpoint of its size does",
     "records nested deeply": "it is nested more than 100 deep",
     "tuples nested deeply": r"it is nested more than 100 deep \(at byte 101\)",
-    "fields that are shared": r"it takes the fields of a record from the memo \(at byte 4\)",
+    "fields that are shared": r"it takes bytes, or the fields of a record, from the memo \(at byte 4\)",
+    "bytes that are used again": r"it takes bytes, or the fields of a record, from the memo \(at byte 6\)",
+    "array of a shape that is none": r"it has an array of '<f4' and bytes",
+    "array of an order that is none": r"it has an array of '<f4' and \(\)",
     "fields with numbers for names": NO_NAMES,
     "fields given twice": NO_NAMES,
     "fields in two places": "it has fields of a record in two places",
@@ -749,6 +783,16 @@ HUNGRY = {
     "marks": pickle.MARK * MANY,
     "dictionaries": pickle.EMPTY_DICT * MANY,
     "fields": raw(text("a"), pickle.MEMOIZE, (pickle.EMPTY_DICT + recall(0) + pickle.NONE + pickle.SETITEM) * MANY),
+    "fields of many names": raw(
+        pickle.EMPTY_DICT, pickle.MARK,
+        *[raw(pickle.SHORT_BINUNICODE, b"\x07", EMOJI, bytes([33 + k % 90, 33 + k // 90 % 90, 33 + k // 8100]), pickle.MEMOIZE) for k in range(50_000)],
+        pickle.SETITEMS,
+    ),
+    "a string for an array": raw(
+        RECORD, by_name("purenn.optimizers", "AdamState"), pickle.EMPTY_DICT, pickle.MARK, text("squares"), pickle.NONE, text("means"), text("\x01" * 390_000 + "\N{GRINNING FACE}"),
+        text("steps"), by_name("purenn.checkpoint", "array"), text("<i8"), pickle.EMPTY_TUPLE, pickle.SHORT_BINBYTES, b"\x08", bytes(8), pickle.TUPLE3, pickle.REDUCE,
+        pickle.SETITEMS, pickle.TUPLE2, pickle.REDUCE,
+    ),
     "tuples": (pickle.NONE + pickle.TUPLE1 + pickle.MEMOIZE) * MANY,
     "large ints": (pickle.LONG1 + b"\xff" + b"\x7f" * 255) * 50_000,
     "floats": (pickle.BINFLOAT + bytes(range(8))) * MANY,
@@ -774,7 +818,7 @@ HUNGRY = {
 
 @pytest.mark.parametrize("body", HUNGRY)
 def test_files_that_want_much_memory_are_refused_with_little(tmp_path, body):
-    causes = "more values than a checkpoint of its size|keeps a value twice|holds bytes|it calls|makes a record|must be a record|bytes-like|array of"
+    causes = "more values than a checkpoint of its size|keeps a value twice|holds bytes|holds _Fields|takes bytes|expected an array|it calls|makes a record|must be a record|bytes-like|array of"
     with pytest.raises(nn.CheckpointError, match=causes):
         load(sign(HUNGRY[body] + b"."), tmp_path)
 

@@ -84,12 +84,15 @@ def test_the_same_bits_and_nothing_changed(problem):
     assert (dict(os.environ), os.getcwd()) == (environment, directory)
 
 
+ROUNDS = 48
+
+
 def test_sixteen_threads_give_what_one_gives():
     params = nn.init(0, (20, 30, 10), (nn.tanh, nn.softmax))
     x, y = np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32), np.arange(50) % 10
     expected = everything(params, x, y)
     with ThreadPoolExecutor(16) as pool:
-        assert all(result == expected for result in pool.map(lambda _: everything(params, x, y), range(48)))
+        assert all(result == expected for result in pool.map(lambda _: everything(params, x, y), range(ROUNDS)))
 
 
 @given(networks())

@@ -4,8 +4,10 @@ import importlib.util
 import re
 from pathlib import Path
 
+from hypothesis import settings
+
 from purenn import checkpoint
-from tests import test_checkpoint, test_fuzz
+from tests import test_checkpoint, test_fuzz, test_purity
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -34,10 +36,13 @@ def test_the_table_of_attacks_counts_what_the_tests_try():
         "files that want much memory": len(test_checkpoint.HUNGRY),
         "checkpoints with changed": 2_000,
         "instructions in any order": 2_000,
-        "trees of all kinds, saved": 100,
+        "a checkpoint cut at": 2 * len(test_checkpoint.SMALL),
+        "trees of all kinds, saved": settings.get_profile("default").max_examples,
+        "`save` by two processes": 2 * test_checkpoint.SAVES,
         "`save` killed at a random moment": test_checkpoint.KILLS,
         "`save` that fails": len(test_checkpoint.STEPS) * len(test_checkpoint.FAILURES) + others,
         "IDX files, gzip streams": 3 * 2_000,
         "public functions": 2_000,
+        "all public functions": test_purity.ROUNDS,
     }.items():
         assert re.search(rf"^\| {kind}[^|]* \| {count:,} \|", text, re.MULTILINE), kind
