@@ -233,7 +233,7 @@ def _parts(value: Any) -> int:
     if type(value) is tuple:
         return 2 + sum(map(_parts, value))
     if type(value) is np.ndarray:
-        return 14 + value.ndim
+        return 13 + value.ndim
     if type(value) is str:
         return 1 + len(value.encode(errors="surrogatepass")) // 8
     if type(value) is int:

@@ -127,6 +127,7 @@ trees = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees)
 @example(np.zeros((0, 1, 1, 2**62), np.int8))
+@example(np.asfortranarray(np.zeros((2, 2, 2, 2))))
 @example(nn.leaky_relu)
 def test_what_is_saved_can_be_loaded(tmp_path, tree):
     path = tmp_path / "file"
@@ -177,6 +178,8 @@ def test_the_deepest_tree_that_is_saved_can_be_loaded(tmp_path, leaf):
     assert depth > (98 if leaf == 3 else 92)
     with pytest.raises(ValueError, match="nested more than 100 deep"):
         nn.save(tmp_path / "file", nested(100, leaf))
+    with pytest.raises(nn.CheckpointError, match="nested more than 100 deep"):
+        load(sign(body_of(nested(100, leaf))), tmp_path, records=(Empty,))
 
 
 def test_records_are_levels_of_nesting_too(tmp_path):
@@ -195,18 +198,26 @@ def test_the_largest_tree_that_is_saved_can_be_loaded(tmp_path):
     assert nn.load(tmp_path / "file") == nn.Params(layers)
     nn.save(tmp_path / "file", tuple(range(49_000)))
     assert nn.load(tmp_path / "file") == tuple(range(49_000))
-    for count in range(50_385, 50_395):  # taken from the memo
+    items = ("textext", 1.5, 2**50, None)  # the first is taken from the memo
+    low, high = 50_000, 52_000
+    while high - low > 1:
+        middle = (low + high) // 2
         try:
-            nn.save(tmp_path / "file", ("text",) * count)
+            nn.save(tmp_path / "file", tuple(itertools.islice(itertools.cycle(items), middle)))
+            low = middle
         except ValueError:
-            break
-    assert 2 + count - 1 == checkpoint._most_parts((tmp_path / "file").stat().st_size - checkpoint._FOOTER)
-    assert nn.load(tmp_path / "file") == ("text",) * (count - 1)
+            high = middle
+    largest, larger = (tuple(itertools.islice(itertools.cycle(items), count)) for count in (low, high))
+    assert 2 + low == checkpoint._most_parts(len(body_of(largest)))
+    with pytest.raises(nn.CheckpointError, match="more values than a checkpoint of its size"):
+        load(sign(body_of(larger)), tmp_path)
+    nn.save(tmp_path / "file", largest)
+    assert nn.load(tmp_path / "file") == largest
     for tree in (tuple(range(51_000)), "x" * 420_000, (PARAMS,) * 1000):
         with pytest.raises(ValueError, match="values outside of arrays; put numbers into arrays"):
             nn.save(tmp_path / "file", tree)
     assert os.listdir(tmp_path) == ["file"]
-    assert nn.load(tmp_path / "file") == ("text",) * (count - 1)
+    assert nn.load(tmp_path / "file") == largest
 
 
 def test_many_layers_with_large_arrays(tmp_path):
