@@ -140,11 +140,11 @@ def test_any_number_of_processes_gives_the_same_parameters(tmp_path):
         assert process.returncode == 0, errors
         assert f"{n} processes: " in output
         results[n] = nn.load(tmp_path / str(n) / "params.checkpoint")
-        again, _ = start(*arguments, example="data_parallel.py").communicate()
-        assert "epoch" not in again
-        assert again.splitlines()[-1] == output.splitlines()[-1]
         with np.load(tmp_path / str(n) / f"part-0-of-{n}.npz") as part:
             assert part["x"].shape == (1438 // 64, 64 // n, 64), "each process reads its part only"
+    again, _ = start(*arguments, example="data_parallel.py").communicate()
+    assert "epoch" not in again
+    assert again.splitlines()[-1] == output.splitlines()[-1]
     for n in (2, 4):
         assert nn.global_norm(results[n] - results[1]) < 1e-5 * nn.global_norm(results[1])
 
