@@ -141,6 +141,8 @@ CASES = {
     "image shape": (lambda: nn.mnist.Dataset(f32(1, 4), Y[:1], f32(1, 4), Y[:1], (4, 1.0)), ValueError, r"image_shape is \(4, 1.0\), but must be \(rows, columns\)"),
     "image shape, flat": (lambda: nn.mnist.Dataset(f32(1, 4), Y[:1], f32(1, 4), Y[:1], (4,)), ValueError, r"image_shape is \(4,\), but must"),
     "data set, labels with two axes": (lambda: nn.mnist.Dataset(f32(2, 3, 4), np.zeros((2, 3), int), f32(1, 4), Y[:1], (2, 2)), ValueError, r"labels i64\[2,3\]"),
+    "weights with one axis": (lambda: nn.Dense(f32(3), np.ones((), np.float32), nn.relu), ValueError, r"f32\[3\]"),
+    "weights with three axes": (lambda: nn.Dense(f32(2, 3, 4), f32(3, 4), nn.relu), ValueError, r"f32\[2,3,4\]"),
     "data set, one label": (lambda: nn.mnist.Dataset(f32(4), np.asarray(1), f32(1, 4), Y[:1], (2, 2)), ValueError, r"labels i64\[\]"),
     "image shape, of color": (lambda: nn.mnist.Dataset(f32(1, 4), Y[:1], f32(1, 4), Y[:1], (2, 2, 1)), ValueError, r"image_shape is \(2, 2, 1\), but must"),
     "image shape, empty": (lambda: nn.mnist.Dataset(f32(1, 0), Y[:1], f32(1, 0), Y[:1], (0, 1)), ValueError, r"image_shape is \(0, 1\), but must"),
