@@ -182,6 +182,12 @@ def test_hessian_and_checkpoint():
     close(jax.jit(nn.grads)(to_jax(params), x, y), nn.grads(params, x, y), np.float64)
 
 
+def test_a_rate_with_axes_is_refused():
+    params, x, y = small()
+    with pytest.raises(TypeError, match=r"lr must be a number, not f64\[2\]"):
+        nn.sgd_step(to_jax(params), nn.grads(to_jax(params), x, y), jnp.ones(2))
+
+
 def test_optax_takes_records_as_they_are():
     optax = pytest.importorskip("optax")
     params, x, y = small()
