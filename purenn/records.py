@@ -174,7 +174,8 @@ def _equal(a: Any, b: Any) -> bool:
         return bool(namespace(a).all((a == b) | ((a != a) & (b != b))))
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
-    return bool(a == b)
+    same = a == b
+    return not getattr(same, "ndim", 0) and bool(same)  # an array with axes equals nothing but an array
 
 
 _ByValue = attrs.cmp_using(eq=_equal, class_name="record with arrays")

@@ -102,6 +102,8 @@ def test_equality_is_by_value_dtype_and_shape():
     for a, b in (((1, 2), (1,)), (np.ones(2), 1.0), ((1,), 1), (np.ones(2), np.ones(3)), (1.0, np.nan), (1.0, 2.0)):
         assert Everything(1.0, tree=a) != Everything(1.0, tree=b)
         assert Everything(1.0, tree=b) != Everything(1.0, tree=a)
+        assert Everything(1.0, tree=(a,)) != Everything(1.0, tree=(b,))
+        assert Everything(1.0, tree=(b,)) != Everything(1.0, tree=(a,))
         if not isinstance(a, tuple):
             assert Everything(a) != Everything(b)
             assert Everything(b) != Everything(a)
