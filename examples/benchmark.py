@@ -3,8 +3,9 @@
     python examples/benchmark.py            # everything, in under ten minutes on two cores
     python examples/benchmark.py --smoke    # one network, one batch size, one round
 
-A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax.
-Every contender runs in a process of its own with the same number of threads, and they take turns. Before anything is
+A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax. For
+small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam, beside
+scikit-learn's ``fit`` per step (with two classes, that network has one output less). Every contender runs in a process of its own with the same number of threads, and they take turns. Before anything is
 timed, all of them must come to the same parameters from the same start. One that is not installed is left out, and the
 table says so. The floor is no contender: it is a step's eight matrix products alone.
 
@@ -35,15 +36,16 @@ import purenn as nn
 
 NETWORKS = [(784, 128, 64, 10), (784, 512, 512, 10), (784, 1024, 1024, 10)]
 BATCHES = [32, 128, 512]
-LR = 0.1
+SMALL = [(30, 32, 16, 2), (64, 64, 32, 10)]  # with Adam, at batch 32
+LR, ADAM_LR, BETA1, BETA2, EPS = 0.1, 1e-3, 0.9, 0.999, 1e-8
 QUIET = 0.05  # seconds; threads of the contender that was measured before spin on for a while
 
 
-# The contenders. Each takes the start (weights and biases by turns) and a batch, and returns two functions: one takes a
-# step, the other returns what the parameters are by then.
+# The contenders. Each takes the start (weights and biases by turns), a batch, the activations of the hidden layers and
+# the optimizer, and returns two functions: one takes a step, the other returns what the parameters are by then.
 
 
-def floor(start, x, y, hidden):
+def floor(start, x, y, hidden, optimizer):
     """Compute the eight matrix products of a step into memory that is there already."""
     w1, _, w2, _, w3, _ = start
     random = np.random.default_rng(0)
@@ -58,12 +60,14 @@ def floor(start, x, y, hidden):
     return step, None
 
 
-def by_hand(start, x, y, hidden):
+def by_hand(start, x, y, hidden, optimizer):
     """Take steps as one writes them in NumPy for this network alone: no functions, no checks, arrays overwritten."""
-    leaves, classes, ones = start, np.arange(10), np.ones(len(x), np.float32)
+    leaves, classes, ones = start, np.arange(start[-1].size), np.ones(len(x), np.float32)
+    means = squares = [np.zeros_like(leaf) for leaf in start]
+    steps = 0
 
     def step():
-        nonlocal leaves
+        nonlocal leaves, means, squares, steps
         w1, b1, w2, b2, w3, b3 = leaves
         z1 = x @ w1
         z1 += b1
@@ -82,39 +86,56 @@ def by_hand(start, x, y, hidden):
         d1 = d2 @ w2.T
         d1 *= 1 - h1 * h1
         gradient = [x.T @ d1, ones @ d1, h1.T @ d2, ones @ d2, h2.T @ d3, ones @ d3]
-        leaves = [-LR * g + p for g, p in zip(gradient, leaves, strict=True)]
+        if optimizer == "sgd":
+            leaves = [-LR * g + p for g, p in zip(gradient, leaves, strict=True)]
+            return
+        steps += 1
+        alpha, eps = _corrected(steps)
+        means = [BETA1 * m + (1 - BETA1) * g for m, g in zip(means, gradient, strict=True)]
+        squares = [BETA2 * v + (1 - BETA2) * g * g for v, g in zip(squares, gradient, strict=True)]
+        leaves = [m / (np.sqrt(v) + eps) * -alpha + p for m, v, p in zip(means, squares, leaves, strict=True)]
 
     return step, lambda: leaves
 
 
-def purenn(start, x, y, hidden):
+def _corrected(steps):
+    """Return Adam's rate and eps with the corrections of its averages (Kingma & Ba 2015, end of section 2)."""
+    root = (1 - BETA2**steps) ** 0.5
+    return ADAM_LR * root / (1 - BETA1**steps), EPS * root
+
+
+def purenn(start, x, y, hidden, optimizer):
     """Take steps with purenn as it is."""
     params = _params(start, hidden)
+    state = nn.adam_init(params)
     (x, y) = next(nn.batches(0, x, y, len(x)))  # what a training loop gets: arrays that nobody can write to
 
     def step():
-        nonlocal params
-        params = nn.sgd_step(params, nn.grads(params, x, y), LR)
+        nonlocal params, state
+        if optimizer == "sgd":
+            params = nn.sgd_step(params, nn.grads(params, x, y), LR)
+        else:
+            params, state = nn.adam_step(params, nn.grads(params, x, y), state, ADAM_LR, BETA1, BETA2, EPS)
 
     return step, lambda: nn.tree_leaves(params)
 
 
-def purenn_jit(start, x, y, hidden):
+def purenn_jit(start, x, y, hidden, optimizer):
     """Take steps with purenn's functions, compiled by JAX."""
     import jax
 
     template = _params(start, hidden)
 
     @jax.jit
-    def update(leaves, x, y):
-        values = iter(leaves)
+    def update(state, x, y):
+        values = iter(state[0])
         params = nn.tree_map(lambda _: next(values), template)
-        return nn.tree_leaves(nn.sgd_step(params, nn.grads(params, x, y), LR))
+        return (nn.tree_leaves(nn.sgd_step(params, nn.grads(params, x, y), LR)),)
 
-    return _jax_steps(update, start, x, y)
+    return _jax_steps(update, (start,), x, y)
 
 
-def jax_jit(start, x, y, hidden):
+def jax_jit(start, x, y, hidden, optimizer):
     """Take steps the way of JAX's tutorial: jax.grad of a loss."""
     import jax
     import jax.numpy as jnp
@@ -128,36 +149,51 @@ def jax_jit(start, x, y, hidden):
         return -jnp.mean(jax.nn.log_softmax(h @ w3 + b3)[jnp.arange(len(y)), y])
 
     @jax.jit
-    def update(leaves, x, y):
-        return [p - LR * g for p, g in zip(leaves, jax.grad(loss)(leaves, x, y), strict=True)]
+    def sgd(state, x, y):
+        (leaves,) = state
+        return ([p - LR * g for p, g in zip(leaves, jax.grad(loss)(leaves, x, y), strict=True)],)
 
-    return _jax_steps(update, start, x, y)
+    @jax.jit
+    def adam(state, x, y):
+        leaves, means, squares, steps = state
+        gradient, steps = jax.grad(loss)(leaves, x, y), steps + 1
+        alpha, eps = _corrected(steps)
+        means = [BETA1 * m + (1 - BETA1) * g for m, g in zip(means, gradient, strict=True)]
+        squares = [BETA2 * v + (1 - BETA2) * g * g for v, g in zip(squares, gradient, strict=True)]
+        updates = zip(leaves, means, squares, strict=True)
+        return [p - alpha * m / (jnp.sqrt(v) + eps) for p, m, v in updates], means, squares, steps
+
+    zeros = [np.zeros_like(leaf) for leaf in start]
+    return _jax_steps(*((sgd, (start,)) if optimizer == "sgd" else (adam, (start, zeros, zeros, 0.0))), x, y)
 
 
-def _jax_steps(update, start, x, y):
+def _jax_steps(update, state, x, y):
     import jax
 
-    leaves, x, y = jax.device_put((start, x, y))
+    state, x, y = jax.device_put((state, x, y))
 
     def step():
-        nonlocal leaves
-        leaves = jax.block_until_ready(update(leaves, x, y))
+        nonlocal state
+        state = jax.block_until_ready(update(state, x, y))
 
-    return step, lambda: leaves
+    return step, lambda: state[0]
 
 
-def torch(start, x, y, hidden):
-    """Take steps with PyTorch, eager: a Sequential, CrossEntropyLoss and optim.SGD."""
+def torch(start, x, y, hidden, optimizer):
+    """Take steps with PyTorch, eager: a Sequential, CrossEntropyLoss and optim.SGD or optim.Adam."""
     import torch
 
-    model = _torch_model(start, hidden)
-    optimizer, criterion = torch.optim.SGD(model.parameters(), lr=LR), torch.nn.CrossEntropyLoss()
+    model, criterion = _torch_model(start, hidden), torch.nn.CrossEntropyLoss()
+    if optimizer == "sgd":
+        stepper = torch.optim.SGD(model.parameters(), lr=LR)
+    else:
+        stepper = torch.optim.Adam(model.parameters(), lr=ADAM_LR, betas=(BETA1, BETA2), eps=EPS)
     x, y = torch.from_numpy(x), torch.from_numpy(y)
 
     def step():
-        optimizer.zero_grad()
+        stepper.zero_grad()
         criterion(model(x), y).backward()
-        optimizer.step()
+        stepper.step()
 
     return step, lambda: [parameter.detach().numpy().T for parameter in model.parameters()]
 
@@ -174,13 +210,13 @@ def _torch_model(start, hidden):
     return model
 
 
-def autograd(start, x, y, hidden):
+def autograd(start, x, y, hidden, optimizer):
     """Take steps with HIPS autograd."""
     import autograd
     import autograd.numpy as anp
 
     activations = {"tanh": anp.tanh, "relu": lambda z: anp.maximum(z, 0)}
-    targets = np.eye(10, dtype=np.float32)[y]
+    targets = np.eye(start[-1].size, dtype=np.float32)[y]
     leaves = start
 
     def loss(leaves):
@@ -200,12 +236,15 @@ def autograd(start, x, y, hidden):
     return step, lambda: leaves
 
 
-def sklearn(start, x, y, hidden):
+def sklearn(start, x, y, hidden, optimizer):
     """Take steps with scikit-learn's MLPClassifier.partial_fit, which has one activation for all hidden layers."""
-    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, batch_size=len(x), shuffle=False)
-    model.partial_fit(x, y, classes=np.arange(10))
+    units, classes = [w.shape[1] for w in start[:4:2]], np.arange(start[-1].size)
+    model = _sklearn_model(units, hidden, optimizer, batch_size=len(x), shuffle=False)
+    model.partial_fit(x, y, classes=classes)
     for there, value in zip([*model.coefs_, *model.intercepts_], [*start[::2], *start[1::2]], strict=True):
         there[...] = value
+    if optimizer == "adam":
+        del model._optimizer  # which has taken a step
 
     def step():
         model.partial_fit(x, y)
@@ -213,16 +252,31 @@ def sklearn(start, x, y, hidden):
     return step, lambda: [array for pair in zip(model.coefs_, model.intercepts_, strict=True) for array in pair]
 
 
-def _sklearn_model(units, hidden, **options):
+FITTED = 200  # steps of one call of fit
+
+
+def sklearn_fit(start, x, y, hidden, optimizer):
+    """Take many steps with one call of scikit-learn's MLPClassifier.fit, which checks its input once."""
+    options = {"batch_size": len(x), "shuffle": False, "max_iter": FITTED, "n_iter_no_change": FITTED}
+    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, optimizer, **options)
+
+    def steps():
+        model.fit(x, y)
+        assert model.n_iter_ == FITTED
+
+    return steps, None
+
+
+def _sklearn_model(units, hidden, optimizer="sgd", **options):
     from sklearn.neural_network import MLPClassifier
 
     assert hidden[0] == hidden[1]
     return MLPClassifier(
         units,
         activation=hidden[0],
-        solver="sgd",
+        solver=optimizer,
         alpha=0,
-        learning_rate_init=LR,
+        learning_rate_init=LR if optimizer == "sgd" else ADAM_LR,
         momentum=0,
         nesterovs_momentum=False,
         random_state=0,
@@ -245,7 +299,10 @@ CONTENDERS = {  # name: (function, the package it needs, activations of the hidd
     "purenn in jax.jit": (purenn_jit, "jax", ("tanh", "relu")),
     "autograd": (autograd, "autograd", ("tanh", "relu")),
     "scikit-learn (relu, relu)": (sklearn, "sklearn", ("relu", "relu")),
+    "scikit-learn's fit": (sklearn_fit, "sklearn", ("relu", "relu")),
 }
+WITH_SGD = [name for name in CONTENDERS if name != "scikit-learn's fit"]
+WITH_ADAM = ["NumPy by hand", "purenn", "PyTorch", "jax.jit", "scikit-learn's fit"]
 
 
 # A worker: one contender in a process of its own, told line by line what to do
@@ -264,20 +321,20 @@ def work(name):
     contender, _, hidden = CONTENDERS[name]
     prepared = {}
 
-    def check(sizes, batch, hidden, path):
-        step, parameters = contender(*problem(sizes, batch), hidden)
+    def check(sizes, batch, optimizer, hidden, path):
+        step, parameters = contender(*problem(sizes, batch), hidden, optimizer)
         for _ in range(3):
             step()
         np.savez(path, *map(np.asarray, parameters()))
         return 0
 
-    def seconds_a_step(sizes, batch, seconds):
-        key = (*sizes, batch)
+    def seconds_a_step(sizes, batch, optimizer, seconds):
+        key = (*sizes, batch, optimizer)
         if key not in prepared:
-            prepared[key] = contender(*problem(sizes, batch), hidden)[0]
+            prepared[key] = contender(*problem(sizes, batch), hidden, optimizer)[0]
         time.sleep(QUIET)
         seconds_a_call(prepared[key], QUIET)
-        return seconds_a_call(prepared[key], seconds)
+        return seconds_a_call(prepared[key], seconds) / (FITTED if contender is sklearn_fit else 1)
 
     answers = {"check": check, "time": seconds_a_step, "peak": peak_memory}
     for line in sys.stdin:
@@ -324,17 +381,22 @@ def environment(threads):
     return os.environ | fixed | dict.fromkeys(names, str(threads))
 
 
-def check_same_work(workers, sizes, batch):
+def contenders(workers, optimizer):
+    """Return the names of those that are there and have an optimizer."""
+    return [name for name in (WITH_SGD if optimizer == "sgd" else WITH_ADAM) if name in workers]
+
+
+def check_same_work(workers, sizes, batch, optimizer):
     """Stop unless all contenders come to the same parameters in three steps from the same start."""
     with tempfile.TemporaryDirectory() as directory:
         results = {}
-        for name in workers:
+        for name in contenders(workers, optimizer):
             hidden = CONTENDERS[name][2]
             for reference in ("purenn", name):
-                if name != "floor" and (reference, hidden) not in results:
+                if name not in ("floor", "scikit-learn's fit") and (reference, hidden) not in results:
                     path = str(Path(directory) / "parameters.npz")
                     ask = workers[reference].ask
-                    ask(do="check", sizes=sizes, batch=batch, hidden=hidden, path=path)
+                    ask(do="check", sizes=sizes, batch=batch, optimizer=optimizer, hidden=hidden, path=path)
                     with np.load(path) as arrays:
                         results[reference, hidden] = [arrays[key] for key in arrays]
         start = problem(sizes, batch)[0]
@@ -415,14 +477,14 @@ LEARNERS = {  # name: (function, the module it needs)
 
 def measure_steps(workers, cases, rounds, seconds):
     """Return seconds a step of every contender, one number a round, for each case; contenders take turns."""
-    names = list(workers)
-    times = {case: {name: [] for name in names} for case in cases}
-    for number, (sizes, batch) in itertools.product(range(rounds), cases):
+    times = {case: {name: [] for name in contenders(workers, case[2])} for case in cases}
+    for number, (sizes, batch, optimizer) in itertools.product(range(rounds), cases):
         print(f"\rround {number + 1} of {rounds}, {name_of(sizes)} batch {batch}    ", end="", file=sys.stderr)
+        names = contenders(workers, optimizer)
         first = number % len(names)  # another one in every round, so that none always follows the same
         for name in names[first:] + names[:first]:
-            seconds_a_step = workers[name].ask(do="time", sizes=sizes, batch=batch, seconds=seconds)
-            times[sizes, batch][name].append(seconds_a_step)
+            took = workers[name].ask(do="time", sizes=sizes, batch=batch, optimizer=optimizer, seconds=seconds)
+            times[sizes, batch, optimizer][name].append(took)
     print(file=sys.stderr)
     return times
 
@@ -433,11 +495,14 @@ def ratios(times, name, to):
     return np.median(values), values.min(), values.max()
 
 
-def print_steps(times, names, peaks):
-    """Print the table of steps, and the geometric means over all cases."""
-    print("\nMicroseconds a training step and times as long as purenn: median of the rounds (lowest-highest).\n")
+def print_steps(times, peaks, optimizer):
+    """Print the table of the steps of one optimizer, and the geometric means over its cases."""
+    print(
+        f"\nMicroseconds a step with {optimizer} and times as long as purenn: median of the rounds (lowest-highest).\n"
+    )
+    names = list(next(iter(times.values())))
     print(f"| network | batch | {' | '.join(names)} |\n|{' --- |' * (len(names) + 2)}")
-    for (sizes, batch), case in times.items():
+    for (sizes, batch, _), case in times.items():
         cells = []
         for name in names:
             middle, low, high = (1e6 * f(case[name]) for f in (np.median, min, max))
@@ -447,9 +512,10 @@ def print_steps(times, names, peaks):
     means = [f"{mean_ratio(times, name, 'purenn'):.2f}" for name in names]
     print(f"| geometric mean | | {' | '.join(means)} |")
     print(f"| peak memory, MiB | | {' | '.join(f'{peaks[name]:.0f}' for name in names)} |")
-    for name in ("purenn", "NumPy by hand"):
-        worst = max(ratios(case, name, "floor")[0] for case in times.values())
-        print(f"\n{name}: {mean_ratio(times, name, 'floor'):.2f} times the floor, {worst:.2f} at worst.")
+    limit = "floor" if optimizer == "SGD" else "NumPy by hand"
+    for name in ("purenn", "NumPy by hand")[: 2 if optimizer == "SGD" else 1]:
+        worst = max(ratios(case, name, limit)[0] for case in times.values())
+        print(f"\n{name}: {mean_ratio(times, name, limit):.2f} times as long as {limit}, {worst:.2f} at worst.")
 
 
 def mean_ratio(times, name, to):
@@ -551,7 +617,7 @@ def draw(times, names, growth, path):
         top.bar(
             places, values[:, 0], 0.9 / (len(names) + 1), yerr=errors, color=color, label=name, error_kw={"lw": 0.8}
         )
-    top.set_xticks(range(len(times)), [f"{name_of(sizes)}\nbatch {batch}" for sizes, batch in times], fontsize=7)
+    top.set_xticks(range(len(times)), [f"{name_of(sizes)}\nbatch {batch}" for sizes, batch, _ in times], fontsize=7)
     top.set(ylabel="times as long as the matrix products alone", title="A training step; whiskers: all rounds")
     top.axhline(1, color="0.3", lw=0.8)
     top.set(yscale="log", yticks=[1, 2, 5, 10, 20], yticklabels=[1, 2, 5, 10, 20])
@@ -617,11 +683,13 @@ def main():
     for name in CONTENDERS.keys() - set(names):
         print(f"{name} is absent: pip install {CONTENDERS[name][1].replace('sklearn', 'scikit-learn')}")
 
-    cases = [(NETWORKS[0], 128)] if options.smoke else list(itertools.product(NETWORKS, BATCHES))
+    large = [(NETWORKS[0], 128)] if options.smoke else list(itertools.product(NETWORKS, BATCHES))
+    small = SMALL[:1] if options.smoke else SMALL
+    cases = [*((sizes, batch, "sgd") for sizes, batch in large), *((sizes, 32, "adam") for sizes in small)]
     workers = {name: Worker(name) for name in names}
     try:
-        for sizes, batch in cases:
-            check_same_work(workers, sizes, batch)
+        for case in cases:
+            check_same_work(workers, *case)
         print("After three steps from the same start, all have the same parameters.")
         rounds, seconds = (1, 0.1) if options.smoke else (options.rounds, 0.3)
         times = measure_steps(workers, cases, rounds, seconds)
@@ -629,7 +697,9 @@ def main():
     finally:
         for worker in workers.values():
             worker.stop()
-    print_steps(times, names, peaks)
+    with_adam = {case: times.pop(case) for case in list(times) if case[2] == "adam"}
+    print_steps(times, peaks, "SGD")
+    print_steps(with_adam, peaks, "Adam")
     print_import(1 if options.smoke else 15)
     print_allocations()
     growth = measure_growth(0 if options.smoke else 0.3)
@@ -642,7 +712,7 @@ def main():
         else:
             print_training(options.data)
     options.output.mkdir(parents=True, exist_ok=True)
-    draw(times, names, growth, options.output / "benchmark.png")
+    draw(times, contenders(workers, "sgd"), growth, options.output / "benchmark.png")
     print(f"\ndrawn in {options.output / 'benchmark.png'}")
     return None
 

@@ -35,7 +35,7 @@ def train(path, steps, die_at=None):
         epoch, done = divmod(step, steps_an_epoch)
         batches = nn.batches((0, epoch), data.train_images, data.train_labels, BATCH_SIZE)
         for batch in itertools.islice(batches, done, done + steps - step):
-            lr = nn.warmup_cosine(step, steps, peak_lr=3e-3)
+            lr = nn.warmup_cosine(step, 3e-3, steps)
             params, state = nn.adam_step(params, nn.grads(params, *batch), state, lr)
             step += 1
             if step % SAVE_EVERY == 0 or step == steps:

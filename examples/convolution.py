@@ -4,7 +4,7 @@
     python examples/convolution.py --data DIRECTORY     # MNIST's four files, from a directory
     python examples/convolution.py --data digits        # the bundled digits
 
-A layer is a record and two functions: what it computes, and how it pulls a gradient back. Images stand as
+A layer is a record and one rule: what it computes, and how it pulls a gradient back. Images stand as
 (n, height, width, channels); the network is that of LeCun et al. 1998 in outline, with ReLU and max-pooling. The layers
 take the functions they need from their input's own library, so that they run under JAX as well: see GRADS.
 """
@@ -62,83 +62,51 @@ def matrix(weights):
     return weights.__array_namespace__().reshape(weights, (-1, weights.shape[-1]))
 
 
-def convolved(layer, x):
-    """Return the patches, the pre-activations and the activations, the last two as images."""
-    size, _, _, fan_out = layer.weights.shape
+@nn.vjp.register
+def conv2d_vjp(layer: Conv2D, x):
+    """Compute every output pixel from its patch, as a dense layer does."""
+    xp, (size, _, _, fan_out) = x.__array_namespace__(), layer.weights.shape
     rows = patches(x, size)
     shape = (x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1, fan_out)
-    z = x.__array_namespace__().reshape(rows @ matrix(layer.weights) + layer.biases, shape)
-    return rows, z, layer.activation(z)
+    z = xp.reshape(rows @ matrix(layer.weights) + layer.biases, shape)
+    y = layer.activation(z)
 
-
-@nn.forward.register
-def _(layer: Conv2D, x):
-    return convolved(layer, x)[2]
-
-
-def convolution_vjp(layer, x):
-    """Return the output, and the function that gives the gradients of the layer and of the pre-activations."""
-    xp, (rows, z, y) = x.__array_namespace__(), convolved(layer, x)
-
-    def backward(dy):
+    def pullback(dy):
         dz = layer.activation.pullback(z, y, dy)
         weights = xp.reshape(rows.T @ matrix(dz), layer.weights.shape)
-        return Conv2D(weights, xp.sum(dz, axis=(0, 1, 2)), layer.activation), dz
 
-    return y, backward
+        def dx():  # a pixel gets the gradients of all patches that it is part of: a convolution, turned around
+            turned = xp.permute_dims(xp.flip(layer.weights, axis=(0, 1)), (0, 1, 3, 2))
+            return xp.reshape(patches(padded(dz, size - 1), size) @ matrix(turned), x.shape)
 
-
-@nn.parameter_vjp.register
-def _(layer: Conv2D, x):  # for the first layer, whose images need no gradient
-    y, backward = convolution_vjp(layer, x)
-    return y, lambda dy: backward(dy)[0]
-
-
-@nn.vjp.register
-def _(layer: Conv2D, x):
-    xp, size = x.__array_namespace__(), layer.weights.shape[0]
-    y, backward = convolution_vjp(layer, x)
-
-    def pullback(dy):  # a pixel gets the gradients of all patches that it is part of: a convolution, turned around
-        gradient, dz = backward(dy)
-        turned = xp.permute_dims(xp.flip(layer.weights, axis=(0, 1)), (0, 1, 3, 2))
-        return gradient, xp.reshape(patches(padded(dz, size - 1), size) @ matrix(turned), x.shape)
+        return Conv2D(weights, xp.sum(dz, axis=(0, 1, 2)), layer.activation), dx
 
     return y, pullback
 
 
-def windows(x, size):
-    """Return what is pooled, (n, height / size, size, width / size, size, channels)."""
-    n, h, w, channels = x.shape
-    return x.__array_namespace__().reshape(x, (n, h // size, size, w // size, size, channels))
-
-
-@nn.forward.register
-def _(layer: MaxPool, x):
-    return x.__array_namespace__().max(windows(x, layer.size), axis=(2, 4))
-
-
 @nn.vjp.register
-def _(layer: MaxPool, x):
-    xp, values = x.__array_namespace__(), windows(x, layer.size)
-    y = xp.max(values, axis=(2, 4), keepdims=True)
+def max_pool_vjp(layer: MaxPool, x):
+    """Take the largest pixel of every window; pixels that are equally large share the gradient."""
+    xp, (n, h, w, channels), size = x.__array_namespace__(), x.shape, layer.size
+    windows = xp.reshape(x, (n, h // size, size, w // size, size, channels))
+    y = xp.max(windows, axis=(2, 4), keepdims=True)
 
     def pullback(dy):
-        largest = xp.astype(values == y, x.dtype)  # those that are equal share the gradient
-        shares = largest * (xp.reshape(dy, y.shape) / xp.sum(largest, axis=(2, 4), keepdims=True))
-        return layer, xp.reshape(shares, x.shape)
+        def dx():
+            largest = xp.astype(windows == y, x.dtype)
+            shares = largest * (xp.reshape(dy, y.shape) / xp.sum(largest, axis=(2, 4), keepdims=True))
+            return xp.reshape(shares, x.shape)
+
+        return layer, dx
 
     return y[:, :, 0, :, 0], pullback
 
 
-@nn.forward.register
-def _(layer: Reshape, x):
-    return x.__array_namespace__().reshape(x, (x.shape[0], *layer.shape))
-
-
 @nn.vjp.register
-def _(layer: Reshape, x):
-    return nn.forward(layer, x), lambda dy: (layer, x.__array_namespace__().reshape(dy, x.shape))
+def reshape_vjp(layer: Reshape, x):
+    """Give every example another shape, and its gradient the old one."""
+    xp = x.__array_namespace__()
+    return xp.reshape(x, (x.shape[0], *layer.shape)), lambda dy: (layer, lambda: xp.reshape(dy, x.shape))
 
 
 def network(seed, shape):
@@ -162,7 +130,7 @@ def train(seed, data, epochs, batch_size=64, peak_lr=0.1):
     images = nn.forward(as_images, data.train_images)
     for epoch in range(epochs):
         for x, y in nn.batches((seed, epoch), images, data.train_labels, batch_size):
-            lr = nn.warmup_cosine(step, total, peak_lr, warmup_steps=total // 20)
+            lr = nn.warmup_cosine(step, peak_lr, total, warmup_steps=total // 20)
             params, velocity = nn.momentum_step(params, GRADS(params, x, y), velocity, lr)
             step += 1
         yield nn.Params((as_images, *params.layers))

@@ -95,7 +95,7 @@ def train(options):
         progress = tqdm(batches, f"epoch {epoch + 1}", len(x), leave=False, disable=options.process > 0 or None)
         for number, batch in enumerate(progress, start=epoch * len(x)):
             batch = (jax.make_array_from_process_local_data(devices, a) for a in batch)
-            params, velocity, loss = step(params, velocity, *batch, nn.warmup_cosine(number, total, options.lr))
+            params, velocity, loss = step(params, velocity, *batch, nn.warmup_cosine(number, options.lr, total))
         if options.process == 0:
             print(f"epoch {epoch + 1}: loss {loss:.4f}", flush=True)
             nn.save(checkpoint, (settings, *nn.tree_map(np.asarray, (params, velocity)), epoch + 1))

@@ -23,7 +23,7 @@ def train(seed, data, epochs, batch_size=128, peak_lr=0.1, weight_decay=2e-4):
     for epoch in range(epochs):
         for x, y in nn.batches((seed, epoch), data.train_images, data.train_labels, batch_size):
             gradient = nn.grads(params, x, y) + weight_decay * weights_only(params)
-            lr = nn.warmup_cosine(step, steps, peak_lr)
+            lr = nn.warmup_cosine(step, peak_lr, steps)
             params, velocity = nn.momentum_step(params, gradient, velocity, lr)
             step += 1
         yield params

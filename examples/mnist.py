@@ -55,7 +55,7 @@ def train(params, training, validation, options):
         losses = []
         for step, (xb, yb) in enumerate(progress, start=epoch * steps):
             loss, gradient = nn.loss_and_grads(params, xb, yb)
-            params = nn.sgd_step(params, gradient, lr=nn.warmup_cosine(step, options.epochs * steps, options.lr))
+            params = nn.sgd_step(params, gradient, lr=nn.warmup_cosine(step, options.lr, options.epochs * steps))
             losses.append(loss)
         figures = np.mean(losses), nn.loss(params, *validation), nn.accuracy(params, *validation)
         so_far = Epoch(params, *map(float, figures))

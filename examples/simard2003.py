@@ -64,7 +64,7 @@ def train(seed, data, epochs, batch_size=128, peak_lr=0.1):
     for epoch in range(epochs):
         for x, y in nn.batches((seed, epoch), data.train_images, data.train_labels, batch_size):
             x = distorted((seed, step), x, data.image_shape)
-            lr = nn.warmup_cosine(step, steps, peak_lr)
+            lr = nn.warmup_cosine(step, peak_lr, steps)
             params, velocity = nn.momentum_step(params, nn.grads(params, x, y), velocity, lr)
             step += 1
         yield params

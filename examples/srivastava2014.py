@@ -29,7 +29,7 @@ def train(seed, data, epochs, batch_size=128, peak_lr=1e-3):
     for epoch in range(epochs):
         for x, y in nn.batches((seed, epoch), data.train_images, data.train_labels, batch_size):
             gradient = nn.grads(nn.seeded(params, (seed, step)), x, y)
-            params, state = nn.adam_step(params, gradient, state, nn.warmup_cosine(step, steps, peak_lr))
+            params, state = nn.adam_step(params, gradient, state, nn.warmup_cosine(step, peak_lr, steps))
             step += 1
         yield params
 

@@ -1,19 +1,19 @@
-"""Which non-linearities, and their derivatives?
+"""The non-linearities, each with its derivative beside it.
 
-Each is a function of the pre-activations ``z`` and, beside it, its pullback: the gradient at ``z``, from ``z`` itself,
-the value ``y`` there, and the gradient ``dy`` at ``y``.
+A function takes pre-activations ``z`` and returns values ``y``. Its pullback takes ``z``, ``y`` and the gradient ``dy``
+at ``y``, and returns the gradient at ``z``.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-from purenn.arrays import Array, check_floats, inspectable, namespace
-from purenn.records import Vector, record
+from purenn.arrays import Array, astype, check_floats, inspectable, largest, namespace, total
+from purenn.records import pickled, record
 
 
 @record
-class Activation(Vector):
+class Activation:
     """A non-linearity and its derivative. Calling it applies it to an array.
 
     Attributes
@@ -21,10 +21,10 @@ class Activation(Vector):
     name : str
         What ``repr`` shows.
     function : callable
-        ``function(z) -> y``, arrays of the same shape.
+        ``function(z) -> y``, arrays of the same shape. Its docstring is what ``help`` shows.
     pullback : callable
         ``pullback(z, y, dy) -> dz``: for an elementwise function ``dy * f'(z)``; in general the transposed Jacobian of
-        every row times ``dy``.
+        each row times ``dy``.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Activation(Vector):
     pullback: Callable[[Array, Array, Array], Array]
 
     def __call__(self, z: Array) -> Array:
-        """Return ``function(z)``; TypeError if ``z`` is no array of floats."""
+        """Return ``function(z)``; TypeError if ``z`` is not an array of floats."""
         check_floats(z)
         return self.function(z)
 
@@ -47,47 +47,84 @@ class Activation(Vector):
         return self.name
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return self.name if globals().get(self.name) is self else super().__reduce__()
+        return self.name if globals().get(self.name) is self else pickled(self)
 
 
-def _tanh(z: Array) -> Array:
-    return namespace(z).tanh(z)
+class _Docstring:
+    """Gives the class its own docstring, and each activation that of its function."""
+
+    def __init__(self, of_class: str | None) -> None:
+        self.of_class = of_class
+
+    def __get__(self, activation: Activation | None, cls: type) -> str | None:
+        return self.of_class if activation is None else activation.function.__doc__
+
+
+Activation.__doc__ = _Docstring(Activation.__doc__)  # type: ignore[assignment]
+
+
+def _with_pullback(
+    pullback: Callable[[Array, Array, Array], Array],
+) -> Callable[[Callable[[Array], Array]], Activation]:
+    """Make a function an activation of the same name."""
+    return lambda function: Activation(function.__name__, function, pullback)
 
 
 def _tanh_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy * (1 - y * y)
 
 
-def _relu(z: Array) -> Array:
-    xp = namespace(z)  # jax.grad takes the derivative of maximum at a tie to be 1/2; np.where is 8 times as slow
-    return xp.maximum(z, 0) if inspectable(z) else xp.where(z <= 0, xp.zeros_like(z), z)
+@_with_pullback(_tanh_pullback)
+def tanh(z: Array) -> Array:
+    """Hyperbolic tangent, ``tanh(z)``, with values in (-1, 1).
+
+    Derivative: ``1 - tanh(z)^2`` (Bishop 2006, equations 5.59 and 5.60).
+    """
+    return namespace(z).tanh(z)
 
 
 def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return dy * namespace(z).astype(z > 0, dy.dtype)  # half of what xp.where takes
+    return dy * astype(z > 0, dy.dtype)  # half of what xp.where takes
 
 
-def _sigmoid(z: Array) -> Array:
-    xp = namespace(z)
-    minus = xp.minimum(z, -z)  # -|z|, but with the derivative 0 at 0, also for jax.grad
-    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(minus))
+@_with_pullback(_relu_pullback)
+def relu(z: Array) -> Array:
+    """Rectified linear unit, ``max(z, 0)``.
+
+    Derivative: 1 where ``z > 0``, else 0, also at 0 (Nair & Hinton 2010).
+    """
+    xp = namespace(z)  # jax.grad takes the derivative of maximum at a tie to be 1/2; np.where is 8 times as slow
+    return xp.maximum(z, 0) if inspectable(z) else xp.where(z <= 0, xp.zeros_like(z), z)
 
 
 def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy * y * (1 - y)
 
 
-def _leaky_relu(z: Array) -> Array:
-    return namespace(z).where(z > 0, z, 0.01 * z)
+@_with_pullback(_sigmoid_pullback)
+def sigmoid(z: Array) -> Array:
+    """Logistic function, ``1 / (1 + exp(-z))``, with values in (0, 1).
+
+    It is computed as ``exp(min(z, 0)) / (1 + exp(-|z|))``, which neither overflows nor loses small values.
+
+    Derivative: ``sigmoid(z) (1 - sigmoid(z))`` (Bishop 2006, equation 4.88).
+    """
+    xp = namespace(z)
+    minus = xp.minimum(z, -z)  # -|z|, but with the derivative 0 at 0, also for jax.grad
+    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(minus))
 
 
 def _leaky_relu_pullback(z: Array, y: Array, dy: Array) -> Array:
     return namespace(z).where(z > 0, dy, 0.01 * dy)
 
 
-def _elu(z: Array) -> Array:
-    xp = namespace(z)
-    return xp.where(z > 0, z, xp.expm1(xp.where(z > 0, xp.zeros_like(z), z)))
+@_with_pullback(_leaky_relu_pullback)
+def leaky_relu(z: Array) -> Array:
+    """Leaky rectifier, ``max(z, 0.01 z)``.
+
+    Derivative: 1 where ``z > 0``, else 0.01 (Maas, Hannun & Ng 2013).
+    """
+    return namespace(z).where(z > 0, z, 0.01 * z)
 
 
 def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -95,17 +132,34 @@ def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy * xp.exp(xp.minimum(z, 0))
 
 
-def _softplus(z: Array) -> Array:
+@_with_pullback(_elu_pullback)
+def elu(z: Array) -> Array:
+    """Exponential linear unit, ``z`` where ``z > 0``, else ``exp(z) - 1``.
+
+    Derivative: ``exp(min(z, 0))`` (Clevert, Unterthiner & Hochreiter 2016).
+    """
+    xp = namespace(z)
+    return xp.where(z > 0, z, xp.expm1(xp.where(z > 0, xp.zeros_like(z), z)))
+
+
+def _softplus_pullback(z: Array, y: Array, dy: Array) -> Array:
+    return dy * sigmoid.function(z)
+
+
+@_with_pullback(_softplus_pullback)
+def softplus(z: Array) -> Array:
+    """Smooth rectifier, ``log(1 + exp(z))``, computed as ``max(z, 0) + log(1 + exp(-|z|))``.
+
+    Derivative: ``sigmoid(z)`` (Glorot, Bordes & Bengio 2011).
+    """
     xp = namespace(z)
     return xp.maximum(z, 0) + xp.log1p(xp.exp(xp.minimum(z, -z)))
 
 
-def _softplus_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return dy * _sigmoid(z)
-
-
-def _gelu(z: Array) -> Array:
-    return z * _gelu_gate(z)[0]
+def _gelu_gate(z: Array) -> tuple[Array, Array]:
+    """Return sigmoid(v) and dv/dz for v = 2 u; where |z| > 30, the first is 0 or 1 in any float."""
+    z, scale = namespace(z).clip(z, -30, 30), math.sqrt(8 / math.pi)
+    return sigmoid.function(scale * (z + 0.044715 * z * z * z)), scale * (1 + 3 * 0.044715 * z * z)
 
 
 def _gelu_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -113,74 +167,55 @@ def _gelu_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy * (gate + gate * (1 - gate) * slope * z)
 
 
-def _gelu_gate(z: Array) -> tuple[Array, Array]:
-    """Return sigmoid(v) and dv/dz for v = 2 u; where |z| > 30, the first is 0 or 1 in any float."""
-    z, scale = namespace(z).clip(z, -30, 30), math.sqrt(8 / math.pi)
-    return _sigmoid(scale * (z + 0.044715 * z * z * z)), scale * (1 + 3 * 0.044715 * z * z)
+@_with_pullback(_gelu_pullback)
+def gelu(z: Array) -> Array:
+    """Gaussian error linear unit in its tanh form, ``z (1 + tanh(u)) / 2`` with ``u = sqrt(2/pi) (z + 0.044715 z^3)``.
 
+    It is computed as ``z g`` with ``g = sigmoid(2 u)``, which keeps the digits of small values.
 
-def _silu(z: Array) -> Array:
-    return z * _sigmoid(z)
+    Derivative: ``g (1 + z (1 - g) 2 u')`` with ``u' = sqrt(2/pi) (1 + 0.134145 z^2)`` (Hendrycks & Gimpel 2016).
+    """
+    return z * _gelu_gate(z)[0]
 
 
 def _silu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    sigmoid = _sigmoid(z)
-    return dy * sigmoid * (1 + z * (1 - sigmoid))
+    gate = sigmoid.function(z)
+    return dy * gate * (1 + z * (1 - gate))
 
 
-def _identity(z: Array) -> Array:
-    return z
+@_with_pullback(_silu_pullback)
+def silu(z: Array) -> Array:
+    """Sigmoid linear unit or swish, ``z sigmoid(z)``.
+
+    Derivative: ``sigmoid(z) (1 + z (1 - sigmoid(z)))`` (Elfwing, Uchibe & Doya 2018).
+    """
+    return z * sigmoid.function(z)
 
 
 def _identity_pullback(z: Array, y: Array, dy: Array) -> Array:
     return dy
 
 
-def _softmax(z: Array) -> Array:
-    xp = namespace(z)
-    exponentials = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
-    return exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
+@_with_pullback(_identity_pullback)
+def identity(z: Array) -> Array:
+    """The identity, ``z``, for outputs that are any real numbers (Bishop 2006, section 5.2).
+
+    Derivative: 1.
+    """
+    return z
 
 
 def _softmax_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return y * (dy - namespace(z).sum(dy * y, axis=-1, keepdims=True))
+    return y * (dy - total(dy * y, axis=-1, keepdims=True))
 
 
-tanh = Activation("tanh", _tanh, _tanh_pullback)
-"""Hyperbolic tangent, ``tanh(z)``, with values in (-1, 1). Derivative: ``1 - tanh(z)^2``."""
+@_with_pullback(_softmax_pullback)
+def softmax(z: Array) -> Array:
+    """Softmax over the last axis, ``exp(z_i) / sum_j exp(z_j)``: positive values that sum to one.
 
-relu = Activation("relu", _relu, _relu_pullback)
-"""Rectified linear unit, ``max(z, 0)`` (Nair & Hinton 2010). Derivative: 1 where ``z > 0``, else 0 (also at 0)."""
+    The largest ``z`` is subtracted first, which changes nothing but keeps ``exp`` from overflowing.
 
-sigmoid = Activation("sigmoid", _sigmoid, _sigmoid_pullback)
-"""Logistic function, ``1 / (1 + exp(-z))``, with values in (0, 1); computed as
-``exp(min(z, 0)) / (1 + exp(-|z|))``, which neither overflows nor loses small values. Derivative:
-``sigmoid(z) (1 - sigmoid(z))``."""
-
-leaky_relu = Activation("leaky_relu", _leaky_relu, _leaky_relu_pullback)
-"""Leaky rectifier, ``max(z, 0.01 z)`` (Maas, Hannun & Ng 2013). Derivative: 1 where ``z > 0``, else 0.01."""
-
-elu = Activation("elu", _elu, _elu_pullback)
-"""Exponential linear unit, ``z`` where ``z > 0``, else ``exp(z) - 1`` (Clevert, Unterthiner & Hochreiter 2016).
-Derivative: ``exp(min(z, 0))``."""
-
-softplus = Activation("softplus", _softplus, _softplus_pullback)
-"""Smooth rectifier, ``log(1 + exp(z))`` (Glorot, Bordes & Bengio 2011), computed as
-``max(z, 0) + log(1 + exp(-|z|))``. Derivative: ``sigmoid(z)``."""
-
-gelu = Activation("gelu", _gelu, _gelu_pullback)
-"""Gaussian error linear unit in its tanh form, ``z (1 + tanh(u)) / 2`` with ``u = sqrt(2 / pi) (z + 0.044715 z^3)``
-(Hendrycks & Gimpel 2016), computed as ``z g`` with ``g = sigmoid(2 u)``, which keeps the digits of small values.
-Derivative: ``g (1 + z (1 - g) 2 u')`` with ``u' = sqrt(2 / pi) (1 + 0.134145 z^2)``."""
-
-silu = Activation("silu", _silu, _silu_pullback)
-"""Sigmoid linear unit or swish, ``z sigmoid(z)`` (Elfwing, Uchibe & Doya 2018). Derivative:
-``sigmoid(z) (1 + z (1 - sigmoid(z)))``."""
-
-identity = Activation("identity", _identity, _identity_pullback)
-"""The identity, ``z``. Derivative: 1."""
-
-softmax = Activation("softmax", _softmax, _softmax_pullback)
-"""Softmax over the last axis, ``exp(z_i) / sum_j exp(z_j)``: positive values that sum to one; the largest ``z`` is
-subtracted first, which changes nothing but keeps ``exp`` from overflowing. Jacobian: ``y_i (delta_ij - y_j)`` (Bishop
-2006, equation 4.106)."""
+    Jacobian: ``y_i (delta_ij - y_j)`` (Bishop 2006, equation 4.106).
+    """
+    exponentials = namespace(z).exp(z - largest(z, axis=-1))
+    return exponentials / total(exponentials, axis=-1, keepdims=True)

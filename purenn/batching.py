@@ -1,9 +1,9 @@
-"""In which order does training see examples?"""
+"""The order in which training sees examples."""
 
 import operator
 from collections.abc import Iterator
 
-from purenn.arrays import Array, Seed, describe, generator, locked, namespace
+from purenn.arrays import Array, Seed, describe, generator, lock_in_place, namespace
 
 
 def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
@@ -36,17 +36,17 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
     [array([0, 1]), array([3, 4]), array([2])]
     """
-    xp, yp = namespace(x), namespace(y)
+    namespace(x), namespace(y)  # raise TypeError
     if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
         raise ValueError(f"x is {describe(x)} and y {describe(y)}, but they must have one row for every example")
     batch_size = operator.index(batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
     order = generator(seed).permutation(x.shape[0])
-    return (
-        (
-            locked(xp.take(x, xp.asarray(order[start : start + batch_size]), axis=0)),
-            locked(yp.take(y, yp.asarray(order[start : start + batch_size]), axis=0)),
-        )
-        for start in range(0, x.shape[0], batch_size)
-    )
+    parts = (order[start : start + batch_size] for start in range(0, x.shape[0], batch_size))
+    return ((_rows(x, part), _rows(y, part)) for part in parts)
+
+
+def _rows(array: Array, numbers: Array) -> Array:
+    xp = namespace(array)
+    return lock_in_place(xp.take(xp.asarray(array), xp.asarray(numbers), axis=0))  # asarray: also of a memory map

@@ -1,4 +1,4 @@
-"""How do records reach the disk and come back safely?
+"""Checkpoints: records on the disk, and safely back.
 
 A checkpoint is an ordinary pickle, which ``pickle.load`` reads, and then a checksum. ``load`` does not use ``pickle``:
 it reads the few instructions that ``save`` writes, refuses all others, and makes nothing but arrays and records.
@@ -17,11 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import attrs
 import numpy as np
 
 from purenn import activations
-from purenn.arrays import brief, locked
-from purenn.records import Vector, every_record, unpickled, validated
+from purenn.arrays import brief, lock_in_place
+from purenn.records import build_checked, fields_of, is_record, pickled, record_classes, unpickle_record
 
 _MAGIC = b"purenn 1"
 _FOOTER = len(_MAGIC) + hashlib.sha256().digest_size
@@ -139,7 +140,7 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     """
     records = tuple(records)
     for cls in records:
-        if not isinstance(cls, type) or not hasattr(cls, "__fields__"):
+        if not isinstance(cls, type) or cls not in record_classes:
             raise TypeError(f"records holds {brief(cls)}, which is no record class")
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
         raise CheckpointError(f"{os.fspath(path)} is no regular file, and so no checkpoint")
@@ -196,8 +197,8 @@ class _Pickler(pickle.Pickler):
             little.flags.writeable = False
             arguments = little.dtype.str, value.shape, pickle.PickleBuffer(little)  # written without a copy
             return array, (*arguments, "F") if transposed else arguments
-        if hasattr(type(value), "__fields__") and not isinstance(value, activations.Activation):
-            return Vector.__reduce__(value)  # also for a class with a __reduce__ of its own
+        if is_record(value) and not isinstance(value, activations.Activation):
+            return pickled(value)  # also for a class with a __reduce__ of its own
         return NotImplemented
 
 
@@ -208,11 +209,11 @@ def _check(tree: Any, depth: int = 1) -> None:
     if isinstance(tree, activations.Activation):
         if not isinstance(tree.__reduce__(), str):
             raise TypeError(f"the activation {tree} is a function of your own, which a checkpoint does not hold")
-    elif hasattr(type(tree), "__fields__"):
-        fields = {name: getattr(tree, name) for name in tree.__fields__}
+    elif is_record(tree):
+        fields = fields_of(tree)
         for value in fields.values():
             _check(value, depth + 1)
-        validated(type(tree), fields)
+        build_checked(type(tree), fields)
     elif type(tree) is tuple:
         for item in tree:
             _check(item, depth + 1)
@@ -240,9 +241,9 @@ def _parts(value: Any) -> int:
         return 1 + _bytes_of(value) // 8
     if isinstance(value, activations.Activation):
         return 6
-    if hasattr(type(value), "__fields__"):
+    if is_record(value):
         named = _parts(type(value).__module__) + _parts(type(value).__qualname__)
-        return 11 + named + sum(_parts(name) + _parts(getattr(value, name)) for name in value.__fields__)
+        return 11 + named + sum(_parts(name) + _parts(field) for name, field in fields_of(value).items())
     return 1
 
 
@@ -258,11 +259,20 @@ def array(dtype: str, shape: tuple[int, ...], data: bytes, order: Literal["C", "
     of matrices round differently.
     """
     native = np.dtype(dtype).newbyteorder("=")
-    result: np.ndarray = locked(np.frombuffer(data, dtype).reshape(shape, order=order).astype(native, copy=False))
+    result: np.ndarray = lock_in_place(
+        np.frombuffer(data, dtype).reshape(shape, order=order).astype(native, copy=False)
+    )
     return result
 
 
 # Reading
+
+
+def _outline(value: Any) -> str:
+    """Return what a value is for a message; a stranger's may be large, so nothing looks through it."""
+    if type(value) is tuple and len(value) < 4:
+        return f"({', '.join(map(_outline, value))})"
+    return brief(value) if value is None or type(value) in (int, str, type) else type(value).__name__
 
 
 class _Fields(dict[str, Any]):
@@ -283,9 +293,9 @@ class _Reader:
         self.stack: list[tuple[Any, float]] = []
         self.marks: list[list[tuple[Any, float]]] = []
         self.memo: list[tuple[Any, float]] = []
-        own = [cls for cls in every_record if cls.__module__.startswith("purenn.") and cls != activations.Activation]
+        own = [cls for cls in record_classes if cls.__module__.startswith("purenn.") and cls != activations.Activation]
         self.names: dict[tuple[str, str], Any] = {(cls.__module__, cls.__qualname__): cls for cls in (*own, *records)}
-        self.names |= {(f.__module__, f.__qualname__): f for f in (unpickled, array)}
+        self.names |= {(f.__module__, f.__qualname__): f for f in (unpickle_record, array)}
         for value in vars(activations).values():
             if isinstance(value, activations.Activation):
                 self.names[activations.__name__, value.name] = value
@@ -299,7 +309,7 @@ class _Reader:
                 _INSTRUCTIONS[opcode](self)
             ((value, depth),) = self.stack
             if depth == math.inf:
-                raise CheckpointError(f"it holds {brief(value)}, which is no record, array, tuple, string or number")
+                raise CheckpointError(f"it holds {_outline(value)}, which is no record, array, tuple, string or number")
         except MemoryError:  # no fault of the file
             raise
         except Exception as error:  # whatever the validation of a record raises, too
@@ -412,21 +422,21 @@ class _Reader:
                 type(shape) is tuple and len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
             )
             if not _DTYPE.fullmatch(dtype) or not sides_fit or order not in ([], ["F"]):
-                raise CheckpointError(f"it has an array of {brief(dtype)} and {brief(shape)}")
+                raise CheckpointError(f"it has an array of {_outline(dtype)} and {_outline(shape)}")
             if type(data) is not bytes or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-                raise CheckpointError(f"it has an array of the shape {brief(shape)}, but not its bytes")
+                raise CheckpointError(f"it has an array of the shape {_outline(shape)}, but not its bytes")
             if dtype.endswith("b1") and np.frombuffer(data, np.uint8).max(initial=0) > 1:
                 raise CheckpointError("it has booleans that are neither false nor true")
             self.push(array(*arguments))
-        elif function is unpickled:
+        elif function is unpickle_record:
             cls, fields = arguments
             if type(fields) is not _Fields or not isinstance(cls, type) or fields.depth == math.inf:
-                raise CheckpointError(f"it makes a record of {brief(arguments)}")
-            if set(fields) != set(cls.__fields__):  # type: ignore[attr-defined]
-                raise CheckpointError(f"it has {brief(cls)} with the fields {brief(list(fields))}")
-            self.push(validated(cls, fields), 1 + fields.depth)
+                raise CheckpointError(f"it makes a record of {_outline(arguments)}")
+            if set(fields) != {field.name for field in attrs.fields(cls)}:
+                raise CheckpointError(f"it has {_outline(cls)} with the fields {brief(list(fields))}")
+            self.push(build_checked(cls, fields), 1 + fields.depth)
         else:
-            raise CheckpointError(f"it calls {brief(function)}")
+            raise CheckpointError(f"it calls {_outline(function)}")
 
 
 _INSTRUCTIONS: dict[bytes, Any] = {

@@ -1,4 +1,4 @@
-"""Where do first parameters come from?"""
+"""The first parameters of a network."""
 
 import math
 import operator
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, generator, locked
+from purenn.arrays import Array, Seed, generator, lock_in_place
 from purenn.layers import Dense, Params
 
 
@@ -16,7 +16,7 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     """Draw the parameters of a network of dense layers.
 
     Weights of a layer with relu or one of its relatives (leaky_relu, elu, gelu, silu) are normal with mean 0 and
-    variance ``2 / fan_in`` (He et al. 2015, equation 10), those of any other uniform in ``(-a, a)`` with
+    variance ``2 / fan_in`` (He et al. 2015, equation 10), those of any other layer uniform in ``(-a, a)`` with
     ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16). Biases are zero.
 
     Parameters
@@ -40,7 +40,7 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     ValueError
         If the numbers of sizes and activations do not match, a size is not positive, or the seed is negative.
     TypeError
-        If a size is no int, an activation no Activation, or the dtype none of the two.
+        If a size is not an int, an activation is not an Activation, or the dtype is neither of the two.
 
     Examples
     --------
@@ -50,11 +50,8 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         Dense(weights=f64[64,10], biases=f64[10], activation=softmax),
     ))
     """
-    sizes, activations, dtype = (
-        tuple(map(operator.index, sizes)),
-        tuple(activations),
-        np.dtype(object if dtype is None else dtype),
-    )
+    sizes, activations = tuple(map(operator.index, sizes)), tuple(activations)
+    dtype = np.dtype(object if dtype is None else dtype)
     if len(sizes) < 2 or len(activations) != len(sizes) - 1:
         raise ValueError(
             f"{len(sizes)} sizes and {len(activations)} activations were given; a network of k layers takes k + 1 "
@@ -65,16 +62,11 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
     random = generator(seed)
-    return Params(
-        tuple(
-            Dense(
-                locked(_weights(random, fan_in, fan_out, activation).astype(dtype)),
-                locked(np.zeros(fan_out, dtype)),
-                activation,
-            )
-            for fan_in, fan_out, activation in zip(sizes, sizes[1:], activations, strict=False)
-        )
-    )
+    layers = []
+    for fan_in, fan_out, activation in zip(sizes, sizes[1:], activations, strict=False):
+        weights = _weights(random, fan_in, fan_out, activation).astype(dtype)
+        layers.append(Dense(lock_in_place(weights), lock_in_place(np.zeros(fan_out, dtype)), activation))
+    return Params(tuple(layers))
 
 
 def _weights(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:

@@ -1,4 +1,4 @@
-"""How do records become JAX pytrees? Importing this module makes all of them such, those yet to be defined as well.
+"""Records as JAX pytrees: importing this module registers every record class, now and later.
 
 The functions of purenn then run as they are under ``jax.jit``, ``jax.grad``, ``jax.vmap`` and ``jax.lax.scan``.
 ``tree_map(jax.numpy.asarray, params)`` moves a network to JAX, ``tree_map(numpy.asarray, params)`` back.
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from purenn.records import for_every_record
-from purenn.trees import restored
+from purenn.trees import kinds
 
 try:
     import jax
@@ -25,17 +25,19 @@ except ImportError as error:
 
 def _register(cls: Any) -> None:
     """Make a record class a pytree: its arrays are leaves, its static fields are part of the structure."""
-    children, statics = cls.__children__, cls.__statics__
+    kind: Any = kinds[cls]
+    keys = list(map(jax.tree_util.GetAttrKey, kind.fields))
 
-    def flatten(record: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        return [getattr(record, name) for name in children], tuple(getattr(record, name) for name in statics)
+    def flatten(record: Any) -> tuple[Any, Any]:
+        statics, trees = kind.open(record)
+        return trees, statics
 
-    def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
-        values, aux = flatten(record)
-        return list(zip(map(jax.tree_util.GetAttrKey, children), values, strict=True)), aux
+    def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        statics, trees = kind.open(record)
+        return list(zip(keys, trees, strict=True)), statics
 
-    def unflatten(aux: tuple[Any, ...], values: Iterable[Any]) -> Any:
-        return restored(cls, dict(zip((*statics, *children), (*aux, *values), strict=True)))
+    def unflatten(statics: Any, trees: Iterable[Any]) -> Any:
+        return kind.build(statics, iter(trees).__next__)
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

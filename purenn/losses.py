@@ -1,21 +1,102 @@
-"""How wrong is a network?
+"""Losses, their gradients, and predictions.
 
 The activation at the output chooses the loss: softmax cross-entropy, sigmoid binary cross-entropy, identity half the
-squared error. For each of them (canonical links; Bishop 2006, section 4.3.6) the gradient at the output's
-pre-activations (logits) is ``(prediction - target) / n``, which starts every backward pass. Losses are computed from
+squared error. For each of them (canonical links; Bishop 2006, section 4.3.6) the gradient at the logits, the output
+before its activation, is ``(prediction - target) / n``, and every backward pass starts there. Losses are computed from
 the logits, never from the logarithm of a probability.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arrays import Array, describe, inspectable, locked, namespace
-from purenn.layers import forward, output_activation, parameter_vjp, with_output_activation
-from purenn.trees import ravel, tree_map
+from purenn.arrays import Array, astype, describe, has_kind, index_dtype, inspectable, lock_in_place, namespace
+from purenn.layers import Dense, Params, Pullback, chained_forward, chained_vjp, dense_vjp, forward
 
 L = TypeVar("L")
+
+
+def logits(params: Any, x: Array) -> Array:
+    """Return the logits of a network: its output before the last activation, ``h @ weights + biases``.
+
+    Parameters
+    ----------
+    params : Params
+        A network whose last layer is ``Dense``, with any activation; or a ``Dense`` alone.
+    x : array, (n, fan_in)
+        One example per row; ``n`` may be 0.
+
+    Returns
+    -------
+    array, (n, fan_out)
+        Read-only, of the dtype of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+    TypeError
+        If ``x`` is not an array of floats, or the network does not end in ``Dense``.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> layer = nn.Dense([[1.0, 2.0]], [0.0, 1.0], nn.softmax)
+    >>> nn.logits(layer, np.asarray([[3.0]]))
+    array([[3., 7.]])
+    """
+    if isinstance(params, Params):
+        return chained_forward(params, x, last=logits)
+    return dense_vjp(_output_layer(params), x, identity)[0]
+
+
+def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
+    """Return the logits of a network, and how gradients are pulled back from there: where every loss starts.
+
+    With the loss ``l(z)`` of your choice, the gradient of the parameters is ``pullback(dl/dz)[0]``.
+
+    Parameters
+    ----------
+    params, x
+        As for ``logits``. ``x`` is not copied: it must not change before the pullback is called.
+
+    Returns
+    -------
+    z : array, (n, fan_out)
+        The logits.
+    pullback : callable
+        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, ready for every step, and a function
+        without arguments that gives the gradient with respect to ``x``, as for ``vjp``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for ``logits``; and by the pullback, if ``dz`` does not have the shape of ``z``.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> layer = nn.Dense([[1.0]], [0.0], nn.identity)
+    >>> z, pullback = nn.logits_vjp(layer, np.asarray([[2.0], [4.0]]))
+    >>> gradient, dx = pullback(np.sign(z - 3.0) / len(z))  # of the mean absolute error
+    >>> gradient.weights
+    array([[1.]])
+    """
+    if isinstance(params, Params):
+        return chained_vjp(params, x, last=logits_vjp)
+    return dense_vjp(_output_layer(params), x, identity)
+
+
+def _output_layer(params: Any) -> Dense:
+    """Return the layer that a network ends with, which must be dense."""
+    while isinstance(params, Params):
+        params = params.layers[-1]
+    if not isinstance(params, Dense):
+        raise TypeError(
+            f"the network ends in {type(params).__name__}, but logits are the output of purenn.Dense before its "
+            "activation, so the last layer must be one"
+        )
+    return params
 
 
 def loss(params: Any, x: Array, y: Array) -> Array:
@@ -34,22 +115,22 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     params : Params
         A network whose last layer is dense, with softmax, sigmoid, or identity.
     x : array, (n, fan_in)
-        One example a row; ``n`` at least 1.
+        One example per row; ``n`` at least 1.
     y : array
-        For softmax: integer labels ``(n,)``, or a distribution over the classes in every row ``(n, fan_out)``. For
+        For softmax: integer labels ``(n,)``, or a distribution over the classes in each row ``(n, fan_out)``. For
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
 
     Returns
     -------
     array, ()
-        In nats, for the two cross-entropies; of the dtype of the parameters.
+        In nats, for the two cross-entropies; read-only, of the dtype of the parameters.
 
     Raises
     ------
     ValueError
-        If the batch is empty, or a shape or a value of ``x`` or ``y`` is wrong.
+        If the batch is empty, or a shape or a value of ``y`` is wrong. Only the values of NumPy arrays are checked.
     TypeError
-        If ``x`` or ``y`` is no array or of the wrong type, or the network's output determines no loss.
+        If ``x`` or ``y`` is not an array or of the wrong type, or the network's output determines no loss.
 
     Examples
     --------
@@ -58,20 +139,19 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
     1.3862943611198906
     """
-    output = _output(params)
-    logits = forward(with_output_activation(params, identity), x)
-    return _mean_loss(output, logits, output.targets(y, logits))
+    output, z = _output(params), logits(params, x)
+    return output.mean_loss(z, output.targets(y, z))
 
 
 def grads(params: L, x: Array, y: Array) -> L:
     """Return the gradient of the loss with respect to the parameters, by backpropagation.
 
-    The gradient at the logits is ``(prediction - target) / n``; ``parameter_vjp`` pulls it back through the layers.
+    The gradient at the logits is ``(prediction - target) / n``; ``logits_vjp`` pulls it back through the layers.
 
     Parameters
     ----------
     params, x, y
-        As for ``loss``.
+        As for ``loss``. ``x`` must not change meanwhile.
 
     Returns
     -------
@@ -81,7 +161,7 @@ def grads(params: L, x: Array, y: Array) -> L:
     Raises
     ------
     ValueError, TypeError
-        As ``loss`` does.
+        As for ``loss``.
 
     Examples
     --------
@@ -90,14 +170,15 @@ def grads(params: L, x: Array, y: Array) -> L:
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights
     array([[-1.5,  1.5]])
     """
-    gradient, _, _, _ = _backpropagated(params, x, y)
+    output, (z, pullback) = _output(params), logits_vjp(params, x)
+    gradient: L = pullback(output.loss_gradient(z, output.targets(y, z)))[0]
     return gradient
 
 
 def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
-    """Return ``loss(params, x, y)`` and ``grads(params, x, y)`` for the price of the second alone.
+    """Return the loss and its gradient from one forward and one backward pass.
 
-    All is as for these two.
+    Arguments and errors are those of ``grads``.
 
     Examples
     --------
@@ -107,60 +188,21 @@ def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
     >>> print(value, gradient.weights)
     2.0 [[-2.]]
     """
-    gradient, output, logits, targets = _backpropagated(params, x, y)
-    return _mean_loss(output, logits, targets), gradient
-
-
-def _backpropagated(params: L, x: Array, y: Array) -> tuple[L, "_Output", Array, Array]:
-    output = _output(params)
-    logits, pullback = parameter_vjp(with_output_activation(params, identity), x)
-    targets = output.targets(y, logits)
-    gradient = pullback((output.activation.function(logits) - targets) / logits.shape[0])
-    return with_output_activation(gradient, output.activation), output, logits, targets
-
-
-def _mean_loss(output: "_Output", logits: Array, targets: Array) -> Array:
-    xp = namespace(logits)
-    return xp.sum(output.losses(logits, targets)) / logits.shape[0]
-
-
-def numerical_grads(params: L, x: Array, y: Array) -> L:
-    """Return the gradient of the loss by central differences: slow, and independent of every derivative given here.
-
-    Each entry is ``(loss(p + h) - loss(p - h)) / 2h`` with ``h = cbrt(eps) max(1, |p|)`` (Press et al. 2007, section
-    5.7), computed in float64. That takes two evaluations of the loss for every number in ``params``. The error is about
-    1e-9 of the largest entry, except where a relu changes sides between ``p - h`` and ``p + h``.
-
-    It takes, returns and raises what ``grads`` does.
-
-    Examples
-    --------
-    >>> import numpy as np, purenn as nn
-    >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)
-    >>> np.round(nn.numerical_grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights, 6)
-    array([[-1.5,  1.5]])
-    """
-    _output(params)  # before anything is cast, an error says what else was given
-    vector, unravel = ravel(tree_map(lambda p: namespace(p).astype(p, namespace(p).float64), params))
-    xp = namespace(vector)
-    steps = sys.float_info.epsilon ** (1 / 3) * xp.maximum(xp.abs(vector), 1)
-    quotients = []
-    for entry in range(vector.shape[0]):
-        step = xp.where(xp.arange(vector.shape[0]) == entry, steps, 0)
-        rise = loss(unravel(vector + step), x, y) - loss(unravel(vector - step), x, y)
-        quotients.append(rise / (2 * xp.sum(step)))
-    return tree_map(lambda p, g: namespace(p).astype(g, p.dtype), params, unravel(xp.stack(quotients)))
+    output, (z, pullback) = _output(params), logits_vjp(params, x)
+    targets = output.targets(y, z)
+    gradient, _ = pullback(output.loss_gradient(z, targets))
+    return output.mean_loss(z, targets), gradient
 
 
 def predict(params: Any, x: Array) -> Array:
-    """Return what a network says about every example.
+    """Return the prediction for each example.
 
     Parameters
     ----------
     params : Params
         As for ``loss``.
     x : array, (n, fan_in)
-        One example a row; ``n`` may be 0.
+        One example per row; ``n`` may be 0.
 
     Returns
     -------
@@ -171,7 +213,7 @@ def predict(params: Any, x: Array) -> Array:
     Raises
     ------
     ValueError, TypeError
-        As ``loss`` does.
+        As for ``loss``.
 
     Examples
     --------
@@ -180,11 +222,11 @@ def predict(params: Any, x: Array) -> Array:
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    return locked(_output(params).decide(forward(params, x)))
+    return lock_in_place(_output(params).decide(forward(params, x)))
 
 
 def accuracy(params: Any, x: Array, y: Array) -> Array:
-    """Return the share of predictions that are right, for sigmoid over all outputs.
+    """Return the share of correct predictions; for sigmoid, over all outputs.
 
     A soft target counts as the class that it makes most probable.
 
@@ -196,12 +238,12 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
     Returns
     -------
     array, ()
-        From 0 to 1, of the dtype of the parameters; NaN if a prediction is.
+        From 0 to 1, read-only, of the dtype of the parameters; NaN if a prediction is.
 
     Raises
     ------
     ValueError, TypeError
-        As ``loss`` does.
+        As for ``loss``.
 
     Examples
     --------
@@ -212,12 +254,12 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
     """
     output = _output(params)
     if output.activation == identity:
-        raise TypeError("accuracy is the share of right classes, but a network that ends in identity gives values")
+        raise TypeError("accuracy is the share of correct classes, but a network that ends in identity gives values")
     predictions = forward(params, x)
     targets = output.targets(y, predictions)
     xp = namespace(predictions)
     share = xp.mean(xp.astype(output.decide(predictions) == output.decide(targets), predictions.dtype))
-    return xp.where(xp.any(xp.isnan(predictions)), xp.nan, share)
+    return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, share))
 
 
 # What the activation at the output means
@@ -225,73 +267,90 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
 
 class _Output(NamedTuple):
     activation: Activation
-    targets: Callable[[Array, Array], Array]  # (y, logits) -> what the predictions should be, after checks
-    losses: Callable[[Array, Array], Array]  # (logits, targets) -> (n, fan_out), the summands of the loss
-    decide: Callable[[Array], Array]  # predictions -> what a person wants to know
+    targets: Callable[[Array, Array], Array]  # (y, like) -> what the predictions should be, checked, in a dtype
+    losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
+    decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
+
+    def mean_loss(self, z: Array, targets: Array) -> Array:
+        return lock_in_place(namespace(z).sum(self.losses(z, targets)) / z.shape[0])
+
+    def loss_gradient(self, z: Array, targets: Array) -> Array:
+        return (self.activation.function(z) - targets) / z.shape[0]
 
 
-def _output(network: Any) -> _Output:
-    activation = output_activation(network)
-    if activation not in _OUTPUTS:
+def _output(params: Any) -> _Output:
+    activation = _output_layer(params).activation
+    output = _OUTPUTS.get(activation)
+    if output is None:
         raise TypeError(
-            f"{type(network).__name__} ends in {activation or 'no dense layer'}, which determines no loss; "
-            "the last layer must be purenn.Dense with softmax, sigmoid, or identity (forward works with any)"
+            f"the network ends in {activation}, which determines no loss; "
+            "the last layer must have softmax, sigmoid, or identity (forward works with any)"
         )
-    return _OUTPUTS[activation]
+    return output
 
 
-def _class_targets(y: Array, logits: Array) -> Array:
-    xp = namespace(logits)
-    if namespace(y).isdtype(y.dtype, "integral") and y.ndim == 1:
-        _check_length(y, logits)
-        if inspectable(y) and not 0 <= y.min() <= y.max() < logits.shape[1]:
-            raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {logits.shape[1] - 1}")
-        return xp.astype(xp.asarray(y)[:, None] == xp.arange(logits.shape[1]), logits.dtype)
+def _class_targets(y: Array, like: Array) -> Array:
+    xp = namespace(like)
+    if has_kind(y, "integral") and y.ndim == 1:
+        _check_length(y, like)
+        if inspectable(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
+            raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}")
+        return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
     if y.ndim != 2:
-        raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in every row, (n, k)")
-    targets = _value_targets(y, logits)
-    if inspectable(y) and ((y < 0).any() or (abs(y.sum(axis=1) - 1) > 1e-5).any()):
-        raise ValueError("y has a row that is no distribution: its values must be from 0 to 1, and their sum 1")
+        raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in each row, (n, k)")
+    targets = _value_targets(y, like)
+    if inspectable(y) and not ((y >= 0).all() and (abs(y.sum(axis=1) - 1) <= _tolerance(y)).all()):
+        raise ValueError(
+            "y has a row that is not a distribution: its values must be from 0 to 1, and their sum 1; "
+            "y / y.sum(axis=1, keepdims=True) makes the sums 1"
+        )
     return targets
 
 
-def _binary_targets(y: Array, logits: Array) -> Array:
-    targets = _value_targets(y, logits)
-    if inspectable(y) and ((y < 0) | (y > 1)).any():
+def _tolerance(y: Array) -> float:
+    """Return how far the sum of a distribution may be from 1, rounded to the dtype of ``y``."""
+    return max(1e-5, 10 * float(namespace(y).finfo(y.dtype).eps)) if has_kind(y, "real floating") else 0
+
+
+def _binary_targets(y: Array, like: Array) -> Array:
+    targets = _value_targets(y, like)
+    if inspectable(y) and not ((y >= 0) & (y <= 1)).all():
         raise ValueError(f"y has values from {y.min()} to {y.max()}, but must be from 0 to 1")
     return targets
 
 
-def _value_targets(y: Array, logits: Array) -> Array:
-    if not namespace(y).isdtype(y.dtype, ("real floating", "integral", "bool")):
+def _value_targets(y: Array, like: Array) -> Array:
+    if not has_kind(y, "real floating", "integral", "bool"):
         raise TypeError(f"y is {describe(y)}, but must be real numbers")
-    _check_length(y, logits)
-    if y.shape != logits.shape:
-        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {logits.shape}")
-    xp = namespace(logits)
-    return xp.astype(xp.asarray(y), logits.dtype)
+    _check_length(y, like)
+    if y.shape != like.shape:
+        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}")
+    if inspectable(y) and not (y == y).all():
+        raise ValueError(f"y has {(y != y).sum()} values that are NaN; leave these examples out, or fill them in")
+    xp = namespace(like)
+    return astype(xp.asarray(y), like.dtype)
 
 
-def _check_length(y: Array, logits: Array) -> None:
-    if logits.shape[0] == 0:
+def _check_length(y: Array, like: Array) -> None:
+    if like.shape[0] == 0:
         raise ValueError("the batch is empty; the mean of no losses is not defined")
-    if y.ndim == 0 or y.shape[0] != logits.shape[0]:
-        raise ValueError(f"y has the shape {y.shape}, but x has {logits.shape[0]} rows")
+    if y.ndim == 0 or y.shape[0] != like.shape[0]:
+        raise ValueError(f"y has the shape {y.shape}, but x has {like.shape[0]} rows")
 
 
-def _cross_entropies(logits: Array, targets: Array) -> Array:
-    xp = namespace(logits)
-    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+def _cross_entropies(z: Array, targets: Array) -> Array:
+    xp = namespace(z)
+    shifted = z - xp.max(z, axis=-1, keepdims=True)
     surprise = xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True)) - shifted  # infinite for a logit of -inf
     return targets * xp.where(targets == 0, 0, surprise)
 
 
-def _binary_cross_entropies(logits: Array, targets: Array) -> Array:
-    return softplus(logits) - targets * logits
+def _binary_cross_entropies(z: Array, targets: Array) -> Array:
+    return softplus.function(z) - targets * z
 
 
-def _half_squared_errors(values: Array, targets: Array) -> Array:
-    return (values - targets) ** 2 / 2
+def _half_squared_errors(z: Array, targets: Array) -> Array:
+    return (z - targets) ** 2 / 2
 
 
 def _most_probable(predictions: Array) -> Array:
@@ -300,14 +359,14 @@ def _most_probable(predictions: Array) -> Array:
 
 def _above_half(predictions: Array) -> Array:
     xp = namespace(predictions)
-    return xp.astype(predictions > 0.5, xp.int64)
+    return xp.astype(predictions > 0.5, index_dtype(xp))
 
 
 def _unchanged(predictions: Array) -> Array:
     return predictions
 
 
-_OUTPUTS: dict[Activation | None, _Output] = {
+_OUTPUTS = {
     output.activation: output
     for output in (
         _Output(softmax, _class_targets, _cross_entropies, _most_probable),

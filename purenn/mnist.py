@@ -1,4 +1,4 @@
-"""Where do digits come from? IDX files, the bundled digits, the download."""
+"""Handwritten digits: IDX files, the bundled digits, the download."""
 
 import gzip
 import importlib
@@ -11,13 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from purenn.arrays import Array, brief, describe, locked
+from purenn.arrays import Array, brief, describe, lock_in_place
 from purenn.records import record
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
 FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mirrors serve
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -119,20 +116,14 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     FileNotFoundError: no such directory has neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte
     """
     paths = _downloaded() if directory is None else [_existing(directory, name) for name in FILES]
-    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
-    _check_pair(paths[0], train_images, paths[1], train_labels)
-    _check_pair(paths[2], test_images, paths[3], test_labels)
-    if train_images.shape[1:] != test_images.shape[1:]:
-        raise ValueError(
-            f"{paths[0]} has images of {train_images.shape[1:]} pixels, {paths[2]} of {test_images.shape[1:]}"
-        )
-    return Dataset(
-        _pixels(train_images),
-        locked(train_labels.astype(np.int64)),
-        _pixels(test_images),
-        locked(test_labels.astype(np.int64)),
-        train_images.shape[1:],
-    )
+    arrays = list(map(read_idx, paths))
+    for k in (0, 2):
+        _check_pair(paths[k], arrays[k], paths[k + 1], arrays[k + 1])
+    shapes = arrays[0].shape[1:], arrays[2].shape[1:]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{paths[0]} has images of {shapes[0]} pixels, {paths[2]} of {shapes[1]}")
+    train, test = ((_pixels(images), _labels(labels)) for images, labels in (arrays[:2], arrays[2:]))
+    return Dataset(*train, *test, arrays[0].shape[1:])
 
 
 def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) -> None:
@@ -147,7 +138,11 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
 
 def _pixels(images: Array) -> Array:
     rows = images.reshape(len(images), math.prod(images.shape[1:]))
-    return locked(np.divide(rows, np.float32(255), dtype=np.float32))
+    return lock_in_place(np.divide(rows, np.float32(255), dtype=np.float32))
+
+
+def _labels(labels: Array) -> Array:
+    return lock_in_place(labels.astype(np.int64))
 
 
 def _existing(directory: str | os.PathLike[str], name: str) -> str:
@@ -168,18 +163,12 @@ def _downloaded() -> list[str]:
 
 
 def _fetched(pooch: Any, name: str) -> str:
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
+    where = {"known_hash": FILES[name], "fname": name, "path": pooch.os_cache("purenn"), "downloader": downloader}
     failures = []
     for mirror in MIRRORS:
         try:
-            return str(
-                pooch.retrieve(
-                    mirror + name,
-                    known_hash=FILES[name],
-                    fname=name,
-                    path=pooch.os_cache("purenn"),
-                    downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT),
-                )
-            )
+            return str(pooch.retrieve(mirror + name, **where))
         except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash
             failures.append(f"{mirror}: {error}")
     raise ConnectionError(
@@ -261,4 +250,4 @@ def _parsed(stream: BinaryIO | gzip.GzipFile, limit: int) -> Array:
         there = f"{len(body):,}" if len(body) < expected else "more"
         raise ValueError(f"its header promises {expected:,} bytes of elements, but there are {there}")
     elements = np.frombuffer(body, dtype).reshape(shape)
-    return locked(elements.astype(dtype.newbyteorder("=")))
+    return lock_in_place(elements.astype(dtype.newbyteorder("=")))

@@ -1,29 +1,27 @@
-"""How do gradients become better parameters?
+"""Steps of gradient descent: they take parameters, their gradient and a state, and return new ones.
 
-A step takes parameters, their gradient, and what it remembers of the steps before, and returns them anew.
+A step flattens each tree into its arrays, computes new arrays from its formula, and builds the trees again.
 """
 
-import itertools
 import math
-import operator
-from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from purenn.arrays import (
     Array,
     as_floats,
     brief,
-    check_real,
-    check_scalar,
+    check_arrays,
+    check_number,
     describe,
+    floats_like,
+    has_kind,
+    index_dtype,
     inspectable,
-    is_array,
-    locked,
+    lock_in_place,
     namespace,
-    scalar_like,
 )
-from purenn.records import Vector, record
-from purenn.trees import combined, replaced, some_leaves, tree_leaves, tree_map, unit_and_norm, zeros_like
+from purenn.records import Vector, build_unchecked, record
+from purenn.trees import LEAF, Tree, aligned, arrays_of, flatten, kinds, tree_leaves, unit_and_norm, zeros_like
 
 T = TypeVar("T")
 
@@ -34,11 +32,11 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     Parameters
     ----------
     params : Params
-        Or any other tree of arrays.
+        Or any other tree of arrays of floats.
     grads : Params
         The gradient, of the same structure.
     lr : float
-        The learning rate; a finite number, or an array without axes.
+        The learning rate; a finite number, or a 0-d array.
 
     Returns
     -------
@@ -50,7 +48,7 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     ValueError
         If ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype.
     TypeError
-        If ``lr`` is no number.
+        If ``lr`` is not a number, or the parameters are not floats.
 
     Examples
     --------
@@ -58,15 +56,10 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     >>> nn.sgd_step(np.asarray([1.0, 2.0]), np.asarray([10.0, 0.0]), lr=0.1)
     array([0., 2.])
     """
-    lr = check_scalar("lr", lr)
-
-    def step(p: Array, g: Array) -> Array:
-        new = scalar_like(-lr, g) * g + p
-        if new.dtype != p.dtype:
-            raise TypeError(f"parameters must be floats, but one is {describe(p)}")
-        return new
-
-    return combined(step, params, grads)
+    lr = check_number("lr", lr)
+    ps, gs, rebuilt = aligned(params=params, grads=grads)
+    new: T = rebuilt([floats_like(-lr * g + p, p) for p, g in zip(ps, gs, strict=True)])
+    return new
 
 
 def momentum_step(
@@ -82,7 +75,7 @@ def momentum_step(
     params, grads, lr
         As for ``sgd_step``.
     velocity : Params
-        What the step before returned; ``zeros_like(params)`` at the start.
+        As returned by the previous step; start with ``zeros_like(params)``.
     momentum : float
         At least 0 and below 1.
     nesterov : bool
@@ -94,7 +87,7 @@ def momentum_step(
     Raises
     ------
     ValueError, TypeError
-        As ``sgd_step`` does; ValueError also if ``momentum`` is out of its range.
+        As for ``sgd_step``; ValueError also if ``momentum`` is out of its range.
 
     Examples
     --------
@@ -102,13 +95,12 @@ def momentum_step(
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
     (array([0.75]), array([2.5]))
     """
-    momentum = _number("momentum", momentum, below=1)
-
-    def follow(v: Array, g: Array) -> Array:
-        return momentum * v + g
-
-    velocity = combined(follow, velocity, grads)
-    return sgd_step(params, combined(follow, velocity, grads) if nesterov else velocity, lr), velocity
+    lr, momentum = check_number("lr", lr), check_number("momentum", momentum, least=0, below=1)
+    ps, gs, vs, rebuilt = aligned(params=params, grads=grads, velocity=velocity)
+    vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
+    directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
+    ps = [floats_like(-lr * d + p, p) for d, p in zip(directions, ps, strict=True)]
+    return rebuilt(ps), rebuilt(vs)
 
 
 @record
@@ -118,36 +110,47 @@ class AdamState(Vector):
     Attributes
     ----------
     steps : array, ()
-        How many steps were taken.
+        How many steps were taken. int64; other libraries' arrays have their default integer type.
     means, squares : Params
         The exponential averages of the gradient and of its square, like the parameters.
     """
 
     steps: Array
-    means: Any
-    squares: Any
+    means: Tree
+    squares: Tree
 
     def __attrs_post_init__(self) -> None:
-        whole = namespace(self.steps).isdtype(self.steps.dtype, "integral")
-        if self.steps.ndim or not whole or (inspectable(self.steps) and self.steps < 0):
-            raise ValueError(f"steps is {describe(self.steps)}, but must be one integer, and not negative")
-        for leaf in tree_leaves((self.means, self.squares)):
-            namespace(leaf)  # raises TypeError
+        steps = self.steps
+        if steps.ndim or not has_kind(steps, "integral") or (inspectable(steps) and not steps >= 0):
+            raise ValueError(f"steps is {describe(steps)}, but must be one integer, and not negative")
+        check_arrays(tree_leaves((self.means, self.squares)))
 
 
 def adam_init(params: Any) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
-    ``params`` may be any tree of arrays, but without lists, as a state does not change.
+    Parameters
+    ----------
+    params : Params
+        Or any other tree of arrays, built of records and tuples: a state cannot change, as lists and dicts can.
+
+    Raises
+    ------
+    TypeError
+        If the tree holds a list, a dict, or a leaf that is not an array.
+    ValueError
+        If the tree has no arrays.
 
     Examples
     --------
     >>> import numpy as np, purenn as nn
     >>> nn.adam_init(np.ones(3))
-    AdamState(steps=i64[], means=f64[3], squares=f64[3])
+    AdamState(steps=0, means=f64[3], squares=f64[3])
     """
-    steps = namespace(some_leaves(params)[0]).asarray(0)
-    return AdamState(steps, zeros_like(params), zeros_like(params))
+    if any(node is not LEAF and node[0] in (kinds[list], kinds[dict]) for node in flatten(params)[1]):
+        raise TypeError("params holds a list or a dict, but the state of Adam cannot; use a record or a tuple instead")
+    xp = namespace(arrays_of(params)[0])
+    return AdamState(xp.asarray(0, dtype=index_dtype(xp)), zeros_like(params), zeros_like(params))
 
 
 def adam_step(
@@ -166,7 +169,9 @@ def adam_step(
 
         m' = beta1 m + (1 - beta1) g
         v' = beta2 v + (1 - beta2) g^2
-        params' = params - lr (m' / (1 - beta1^t) / (sqrt(v' / (1 - beta2^t)) + eps) + weight_decay params)
+        m_hat = m' / (1 - beta1^t)
+        v_hat = v' / (1 - beta2^t)
+        params' = params - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay params)
 
     (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.)
 
@@ -175,9 +180,9 @@ def adam_step(
     params, grads, lr
         As for ``sgd_step``.
     state : AdamState
-        What the step before returned; ``adam_init(params)`` at the start.
+        As returned by the previous step; start with ``adam_init(params)``.
     beta1, beta2 : float
-        How much of the averages is kept; at least 0 and below 1, and no arrays.
+        How much of the averages is kept; at least 0 and below 1, and known when ``jax.jit`` compiles the step.
     eps : float
         Keeps the divisor from zero; at least 0.
     weight_decay : float
@@ -191,7 +196,7 @@ def adam_step(
     Raises
     ------
     ValueError, TypeError
-        As ``sgd_step`` does; and if another number is out of its range.
+        As for ``sgd_step``; and if another number is out of its range.
 
     Examples
     --------
@@ -202,35 +207,50 @@ def adam_step(
     (array([0.9, 2.1]), array(1))
     """
     if not isinstance(state, AdamState):
-        raise TypeError(f"state is {brief(state)}, but must be what adam_init or the step before returned")
-    beta1, beta2 = _number("beta1", beta1, below=1), _number("beta2", beta2, below=1)
-    eps, weight_decay = _number("eps", eps), _number("weight_decay", weight_decay)
-    steps = locked(namespace(state.steps).asarray(state.steps + 1))
+        raise TypeError(f"state is {brief(state)}, but must be what adam_init or the previous step returned")
+    lr, eps = check_number("lr", lr), check_number("eps", eps, least=0)
+    beta1 = float(check_number("beta1", beta1, least=0, below=1))
+    beta2 = float(check_number("beta2", beta2, least=0, below=1))
+    weight_decay = check_number("weight_decay", weight_decay, least=0)
+    ps, gs, ms, vs, rebuilt = aligned(params=params, grads=grads, means=state.means, squares=state.squares)
+    steps = lock_in_place(state.steps + 1)
+    ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
+    vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
-    def correction(beta: float, like: Array) -> Array:
-        """Return 1 - beta^t; near beta = 1, expm1 keeps digits that the power would lose."""
-        xp = namespace(like)
-        return -xp.expm1(xp.asarray(steps, dtype=like.dtype) * (math.log(beta) if beta else -math.inf))
-
-    def direction(p: Array, m: Array, v: Array) -> Array:
-        xp = namespace(v)
-        root = xp.sqrt(correction(beta2, v))  # on numbers rather than arrays, corrections cost nothing
-        step = m / (xp.sqrt(v) + eps * root) * (root / correction(beta1, v))
-        return locked(step if isinstance(weight_decay, float) and weight_decay == 0 else step + weight_decay * p)
-
-    means = combined(lambda m, g: beta1 * m + (1 - beta1) * g, state.means, grads)
-    squares = combined(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.squares, grads)
-    params = sgd_step(params, tree_map(direction, params, means, squares), lr)
-    return params, replaced(state, steps=steps, means=means, squares=squares)
+    # The corrections of m_hat and v_hat are numbers, so they go into the rate and eps instead of into two arrays each
+    # (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits of 1 - beta^t that the power would lose.
+    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps))
+    correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
+    correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
+    alpha, eps_hat = lr * xp.sqrt(correction2) / correction1, eps * xp.sqrt(correction2)
+    if not (isinstance(weight_decay, float) and weight_decay == 0):
+        ps = [floats_like((1 - lr * weight_decay) * p, p) for p in ps]
+    ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v in zip(ps, ms, vs, strict=True)]
+    return rebuilt(ps), build_unchecked(AdamState, steps=steps, means=rebuilt(ms), squares=rebuilt(vs))
 
 
 def clip_by_global_norm(grads: T, max_norm: float) -> T:
     """Shorten a gradient to at most a given norm: ``grads * min(1, max_norm / global_norm(grads))``.
 
-    This keeps a step over the edge of a cliff from going astray (Pascanu, Mikolov & Bengio 2013, algorithm 1).
+    This limits the step where the gradient explodes (Pascanu, Mikolov & Bengio 2013, algorithm 1).
 
-    ``grads`` may be any tree of arrays. ValueError if ``max_norm`` is negative or not finite, or there are no arrays;
-    TypeError if it is no number.
+    Parameters
+    ----------
+    grads : Params
+        Or any other tree of arrays of floats.
+    max_norm : float
+        At least 0 and finite; or a 0-d array.
+
+    Returns
+    -------
+    Params
+
+    Raises
+    ------
+    ValueError
+        If ``max_norm`` is negative or not finite, or the tree has no arrays.
+    TypeError
+        If ``max_norm`` is not a number, or an array is not of floats.
 
     Examples
     --------
@@ -238,160 +258,11 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     >>> nn.clip_by_global_norm((np.asarray([3.0]), np.asarray([4.0])), max_norm=1.0)
     (array([0.6]), array([0.8]))
     """
-    max_norm = _number("max_norm", max_norm)
+    max_norm = check_number("max_norm", max_norm, least=0)
     unit, norm = unit_and_norm(grads)
     xp = namespace(norm)
     limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
     factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
-    return tree_map(lambda g: locked(scalar_like(factor, g) * g), grads)
-
-
-def _number(name: str, value: float, below: float = math.inf) -> float:
-    value = check_scalar(name, value)
-    if isinstance(value, float) and not 0 <= value < below:
-        raise ValueError(f"{name} is {value}, but must be at least 0" + f" and below {below}" * (below < math.inf))
-    return value
-
-
-# Schedules: the learning rate as a function of the step
-
-
-def warmup_cosine(
-    step: Array | int, total_steps: int, peak_lr: float, warmup_steps: int = 0, final_lr: float = 0.0
-) -> Any:
-    """Return a learning rate that rises along a line and falls along a cosine.
-
-    In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
-    ``t = (s - warmup_steps) / (total_steps - warmup_steps)``, ``final_lr + (peak_lr - final_lr) (1 + cos(pi t)) / 2``
-    (Loshchilov & Hutter 2017, equation 5); and ``final_lr`` from ``total_steps`` on.
-
-    Parameters
-    ----------
-    step : int or array of int
-        Counted from 0.
-    total_steps, warmup_steps : int
-        ``0 <= warmup_steps < total_steps``.
-    peak_lr, final_lr : float
-
-    Returns
-    -------
-    float
-        An array, if ``step`` is one.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of steps do not fit, or a rate is not finite.
-    TypeError
-        If something given is no number, or a number of steps no int.
-
-    Examples
-    --------
-    >>> import purenn as nn
-    >>> [nn.warmup_cosine(step, total_steps=6, peak_lr=1.0, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
-    [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-    total_steps, warmup_steps = operator.index(total_steps), operator.index(warmup_steps)
-    peak_lr, final_lr = check_scalar("peak_lr", peak_lr), check_scalar("final_lr", final_lr)
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
-    s = as_floats(step)
-    xp = namespace(s)
-    progress = xp.clip((s - warmup_steps) / (total_steps - warmup_steps), 0, 1)
-    falling = final_lr + (peak_lr - final_lr) * (1 + xp.cos(math.pi * progress)) / 2
-    return _like(step, xp.where(s < warmup_steps, s * (peak_lr / max(warmup_steps, 1)), falling))
-
-
-def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> Any:
-    """Return a learning rate that shrinks by the same factor in every step.
-
-    In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
-
-    ``step``, what is returned, and errors are as for ``warmup_cosine``. ValueError also if ``decay_steps`` or
-    ``decay_rate`` is not positive.
-
-    Examples
-    --------
-    >>> import purenn as nn
-    >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
-    0.2
-    """
-    decay_steps, decay_rate = operator.index(decay_steps), check_scalar("decay_rate", decay_rate)
-    initial_lr = check_scalar("initial_lr", initial_lr)
-    if decay_steps < 1 or not decay_rate > 0:
-        raise ValueError(f"decay_steps is {decay_steps} and decay_rate {decay_rate}, but both must be positive")
-    return _like(step, initial_lr * decay_rate ** (as_floats(step) / decay_steps))
-
-
-def piecewise_constant(step: Array | int, boundaries: Sequence[int], values: Sequence[float]) -> Any:
-    """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
-
-    ``step``, what is returned, and errors are as for ``warmup_cosine``; from a boundary on, the next value holds.
-    ValueError also if the boundaries do not increase, or the values are not one more.
-
-    Examples
-    --------
-    >>> import purenn as nn
-    >>> [nn.piecewise_constant(step, boundaries=[10, 20], values=[0.1, 0.01, 0.001]) for step in (9, 10, 25)]
-    [0.1, 0.01, 0.001]
-    """
-    boundaries, values = list(map(operator.index, boundaries)), [check_scalar("a value", value) for value in values]
-    if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
-        raise ValueError(
-            f"boundaries are {boundaries} and values {values}, but boundaries must increase, with one more value"
-        )
-    s = as_floats(step)
-    xp = namespace(s)
-    value = xp.full_like(s, values[0])
-    for boundary, following in zip(boundaries, values[1:], strict=True):
-        value = xp.where(s < boundary, value, following)
-    return _like(step, value)
-
-
-def _like(step: Any, value: Array) -> Any:
-    return locked(value) if is_array(step) else float(value)
-
-
-# When to stop
-
-
-def converged(losses: Iterable[float], patience: int = 5) -> bool:
-    """Tell whether the last ``patience`` losses brought no improvement on the best before them.
-
-    This is early stopping with patience (Goodfellow, Bengio & Courville 2016, algorithm 7.1), for losses on validation
-    data. A loss that is NaN is no improvement.
-
-    Parameters
-    ----------
-    losses : iterable of float
-        The losses so far, the oldest first.
-    patience : int
-        At least 1.
-
-    Returns
-    -------
-    bool
-        Never True for ``patience`` losses or fewer.
-
-    Raises
-    ------
-    ValueError
-        If ``patience`` is not positive.
-    TypeError
-        If ``patience`` is not an int, or a loss no real number.
-
-    Examples
-    --------
-    >>> import purenn as nn
-    >>> nn.converged([3.0, 1.0, 2.0, 1.5], patience=2), nn.converged([3.0, 1.0, 2.0, 0.5], patience=2)
-    (True, False)
-    """
-    patience = operator.index(patience)
-    if patience < 1:
-        raise ValueError(f"patience is {patience}, but must be at least 1")
-    values = []
-    for loss in losses:
-        if is_array(loss):
-            check_real(loss)  # float would drop an imaginary part
-        values.append(math.inf if math.isnan(loss) else float(loss))
-    return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
+    gs, rebuilt = aligned(grads=grads)
+    clipped: T = rebuilt([floats_like(factor * g, g) for g in gs])
+    return clipped

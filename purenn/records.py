@@ -1,41 +1,33 @@
-"""What makes a record immutable, comparable, picklable, and a vector?"""
+"""Records: immutable, comparable, picklable values, and the vectors among them."""
 
-import collections.abc
 import operator
+import types
 import typing
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, cast, dataclass_transform
+from typing import Any, Self, TypeVar, dataclass_transform
 
 import attrs
 import numpy as np
 
-from purenn.arrays import (
-    Array,
-    brief,
-    check_scalar,
-    describe,
-    frozen,
-    is_array,
-    locked,
-    namespace,
-    scalar_like,
-)
-from purenn.trees import combined, restored, sequence_like, tree_map
+from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
+from purenn.trees import Tree, aligned, kinds, record_kind, tree_map
 
 T = TypeVar("T")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
 def record(cls: type[T]) -> type[T]:
-    """Make a class a record: a frozen, slotted attrs class whose arrays are read-only, and which is a vector.
+    """Make a class a record: a frozen, slotted attrs class whose arrays are read-only, and which pickles.
 
-    Annotations say what a field is. One annotated ``purenn.Array`` is an array: made read-only (copied if the caller
-    could still write to it), compared by dtype, shape and value (NaN equals NaN), and shown as ``f32[784,128]``. One
-    whose annotation mentions ``Array``, ``Any`` or a record that has arrays is a tree of arrays. Any other field is
-    static: a hashable value, such as an activation or a stride, that arithmetic leaves alone.
+    The annotation of a field says of which kind it is:
 
-    For records ``a`` and ``b`` of the same structure and a number ``c``, the operations ``a + b``, ``a - b``, ``-a``,
-    ``c * a``, ``a * c`` and ``a / c`` work array by array and never change the dtype of floats. Every record pickles.
+    - **array** (``nn.Array``, ``np.ndarray``, ``NDArray[...]``): converted to a read-only array (copied if the caller
+      could still write to it), compared by dtype, shape and value (NaN equals NaN), and shown as ``f32[784,128]``.
+    - **tree** (``nn.Tree``, ``nn.Layer``, a record that holds arrays, or tuples of these): lists become tuples.
+    - **static** (anything else): a hashable value that is not an array, such as an activation or a stride.
+
+    ``| None`` may be added to each. Functions such as ``tree_map`` and ``sgd_step`` see arrays and trees, and leave
+    static fields alone. Inherit ``nn.Vector`` where ``a + b`` and ``2 * a`` mean something.
 
     A record validates itself in ``__attrs_post_init__``, which runs when it is made and when it is unpickled.
 
@@ -52,42 +44,49 @@ def record(cls: type[T]) -> type[T]:
     Raises
     ------
     TypeError
-        If an annotation cannot be resolved. The new class raises it, if an array field is given something else, or a
-        static field a value that could change.
+        If an annotation cannot be resolved, or is ``Any``. The new class raises it, if an array field is given
+        something else, a tree field a dict, or a static field a value that could change.
 
     Examples
     --------
     >>> import purenn as nn
     >>> @nn.record
-    ... class Scale:
+    ... class Scale(nn.Vector):
     ...     factors: nn.Array
     ...     name: str = "scale"
     >>> Scale([1.0, 2.0]) + 3 * Scale([1.0, 1.0])
     Scale(factors=f64[2], name='scale')
     """
-    for name in _METHODS:
+    for name, method in _METHODS.items():
         if not any(name in vars(base) for base in cls.__mro__[:-1]):
-            setattr(cls, name, vars(Vector)[name])
+            setattr(cls, name, method)
     new = attrs.define(cls, frozen=True, slots=True, field_transformer=_configure)
     fields = attrs.fields(new)  # type: ignore[arg-type]
-    new.__fields__ = tuple(field.name for field in fields)  # type: ignore[attr-defined]
-    new.__children__ = tuple(field.name for field in fields if field.metadata["child"])  # type: ignore[attr-defined]
-    new.__statics__ = tuple(field.name for field in fields if not field.metadata["child"])  # type: ignore[attr-defined]
-    every_record.append(new)
+    kinds[new] = record_kind(
+        new,
+        trees=tuple(field.name for field in fields if field.metadata["is_tree"]),
+        statics=tuple(field.name for field in fields if not field.metadata["is_tree"]),
+    )
+    record_classes.add(new)
     for register in _registers:
         register(new)
     return new
 
 
-every_record: list[type] = []
+record_classes: set[type] = set()
 _registers: list[Callable[[type], None]] = []
 
 
 def for_every_record(register: Callable[[type], None]) -> None:
     """Call a function with every record class: with those that there are now, and with each that is defined later."""
-    for cls in every_record:
+    for cls in record_classes:
         register(cls)
     _registers.append(register)
+
+
+def is_record(value: object) -> bool:
+    """Whether a value is a record."""
+    return type(value) in record_classes
 
 
 # What a field is
@@ -99,49 +98,50 @@ def _configure(cls: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.A
         annotations = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise TypeError(f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
-    return [
-        field if field.inherited else _configured(field, annotations[field.name])  # type: ignore[attr-defined]
-        for field in fields
-    ]
+    own = [field for field in fields if not field.inherited]  # type: ignore[attr-defined]
+    configured = {field.name: _configured(cls, field, annotations[field.name]) for field in own}
+    return [configured.get(field.name, field) for field in fields]
 
 
-def _configured(field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attribute[Any]":
-    child = _holds_arrays(annotation)
-    hooks: dict[str, Any] = {"metadata": {**field.metadata, "child": child}}
-    if not child:
-        validators: list[Any] = [_check_static]
-    elif annotation in (Array, Array | None):
-        validators = [attrs.validators.optional(_check_array) if annotation == Array | None else _check_array]
-        hooks |= {"converter": _as_array, "eq_key": _ByValue, "repr": _show}
-    else:
-        validators = [_check_tree]
-        hooks |= {"converter": _as_tree, "eq_key": _ByValue, "repr": _show}
-    if field.converter is not None and child:
-        hooks["converter"] = attrs.converters.pipe(field.converter, hooks["converter"])
-    if field.validator is not None:
-        validators.append(field.validator)
-    return field.evolve(validator=attrs.validators.and_(*validators), **hooks)
+def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attribute[Any]":
+    kind = _kind_of_field(annotation)
+    if kind == "any":
+        advice = "annotate what holds arrays as purenn.Array or purenn.Tree"
+        raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which says nothing; {advice}")
+    check: Any = {"array": _check_array, "tree": _check_tree, "static": _check_static}[kind]
+    if kind == "array" and type(None) in typing.get_args(annotation):
+        check = attrs.validators.optional(check)
+    hooks: dict[str, Any] = {"metadata": {**field.metadata, "is_tree": kind != "static"}}
+    if kind != "static":
+        converters: Any = filter(None, (field.converter, _as_array if kind == "array" else _as_tree))
+        hooks |= {"converter": attrs.converters.pipe(*converters), "eq_key": _ByValue, "repr": _show}
+    return field.evolve(validator=attrs.validators.and_(*filter(None, (check, field.validator))), **hooks)
 
 
-def _holds_arrays(annotation: Any) -> bool:
-    if typing.get_origin(annotation) is collections.abc.Callable:
-        return False
-    return (
-        annotation is Any
-        or isinstance(annotation, TypeVar)
-        or bool(getattr(annotation, "__children__", ()))
-        or any(map(_holds_arrays, typing.get_args(annotation)))
-    )
+def _kind_of_field(annotation: Any) -> str:
+    """Return what an annotation says about a field: "array", "tree", "static", or "any"."""
+    origin = typing.get_origin(annotation) or annotation
+    if annotation == Array or origin is np.ndarray:
+        return "array"
+    if annotation == Tree or (origin in record_classes and kinds[origin].fields):  # type: ignore[union-attr]
+        return "tree"
+    if origin not in (typing.Union, types.UnionType, tuple, list):
+        return "any" if annotation is Any else "static"
+    parts = {_kind_of_field(part) for part in typing.get_args(annotation) if part not in (type(None), ...)}
+    if len(parts) == 1 and (origin not in (tuple, list) or parts != {"array"}):
+        return parts.pop()
+    return "any" if "any" in parts else "tree" if parts else "static"
 
 
 def _as_array(value: Any) -> Any:
-    return value if value is None else frozen(value if is_array(value) else np.asarray(value))
+    return read_only(value if value is None or is_array(value) else np.asarray(value))
 
 
 def _as_tree(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
-        return sequence_like(value if isinstance(value, tuple) else (), list(map(_as_tree, value)))
-    return frozen(value)
+        kind: Any = kinds[type(value) if isinstance(value, tuple) else tuple]
+        return kind.build(range(len(value)), map(_as_tree, value).__next__)
+    return read_only(value)
 
 
 def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
@@ -153,7 +153,7 @@ def _check_tree(record: object, field: "attrs.Attribute[Any]", value: Any) -> No
     if isinstance(value, tuple):
         for item in value:
             _check_tree(record, field, item)
-    elif not is_array(value) and not hasattr(value, "__children__"):
+    elif not is_array(value) and not is_record(value):
         _check_static(record, field, value)
 
 
@@ -184,73 +184,100 @@ _ByValue = attrs.cmp_using(eq=_equal, class_name="record with arrays")
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
-    return describe(value)
+    return str(value) if isinstance(value, np.ndarray) and value.ndim == 0 else describe(value)
 
 
 # What a record can do
 
 
-class Vector:
-    """The operations of a vector space, array by array; and what makes a record a value: pickling, copying.
+def pickled(record: Any) -> str | tuple[Any, ...]:
+    """Return what pickle makes of a record: the function, the class and the fields that make it again."""
+    return unpickle_record, (type(record), fields_of(record))
 
-    ``record`` gives these methods to every class. Those that inherit them have them known to type checkers, too.
+
+def _itself(record: T, memo: object = None) -> T:
+    return record
+
+
+_METHODS = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
+
+
+class Vector:
+    """A record that is a vector: ``a + b``, ``a - b``, ``-a``, ``c * a``, ``a * c`` and ``a / c``, array by array.
+
+    ``a`` and ``b`` are records with the same structure, shapes and dtypes, and ``c`` is a number. No operation changes
+    the dtype of floats. ``sum(records)`` works, too.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> @nn.record
+    ... class Point(nn.Vector):
+    ...     place: nn.Array
+    >>> sum([Point([1.0, 2.0]), Point([3.0, 4.0])]).place / 2
+    array([2., 3.])
     """
 
     __slots__ = ()
     __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
 
     def __add__(self, other: Self) -> Self:
-        return cast("Self", _leafwise(operator.add, self, other))
+        return self._mapped(operator.add, right=other) if is_record(other) else NotImplemented
+
+    def __radd__(self, other: int) -> Self:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() begins with 0
 
     def __sub__(self, other: Self) -> Self:
-        return cast("Self", _leafwise(operator.sub, self, other))
+        return self._mapped(operator.sub, right=other) if is_record(other) else NotImplemented
 
     def __neg__(self) -> Self:
-        return tree_map(lambda leaf: locked(-leaf), self)
+        return self._mapped(operator.neg)
 
     def __mul__(self, factor: Any) -> Self:
-        c = check_scalar("the factor", factor)
-        return tree_map(lambda leaf: locked(scalar_like(c, leaf) * leaf), self)
+        c = check_number("the factor", factor)
+        return self._mapped(lambda array: c * array)
 
-    def __rmul__(self, factor: Any) -> Self:
-        return Vector.__mul__(self, factor)
+    __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Self:
-        c = check_scalar("the divisor", divisor)
-        return tree_map(lambda leaf: locked(leaf / scalar_like(c, leaf)), self)
+        c = check_number("the divisor", divisor)
+        return self._mapped(lambda array: array / c)
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return unpickled, (type(self), {name: getattr(self, name) for name in self.__fields__})  # type: ignore[attr-defined]
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
+    def _mapped(self, operation: Callable[..., Array], **others: Any) -> Self:
+        *columns, rebuilt = aligned(left=self, **others)
+        vector: Self = rebuilt([cast_like(operation(*arrays), arrays[0]) for arrays in zip(*columns, strict=True)])
+        return vector
 
 
-_METHODS = [name for name in vars(Vector) if name not in ("__module__", "__qualname__", "__doc__", "__slots__")]
+# Records made of given fields
 
 
-def _leafwise(operation: Callable[[Array, Array], Array], a: T, b: Any) -> Any:
-    if not hasattr(b, "__children__"):
-        return NotImplemented
-
-    return combined(operation, a, b)
+def fields_of(record: Any) -> dict[str, Any]:
+    """Return the values of all fields of a record by their names."""
+    return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
 
 
-def unpickled(cls: type[T], fields: dict[str, Any]) -> T:
-    """Make a record from its unpickled fields. Their arrays are new, so they are locked rather than copied."""
-    children = cls.__children__  # type: ignore[attr-defined]
-    return validated(
-        cls, {name: tree_map(locked, value) if name in children else value for name, value in fields.items()}
-    )
+_set = object.__setattr__  # records are frozen, also for themselves
 
 
-def validated(cls: type[T], fields: dict[str, Any]) -> T:
-    """Return a record of given fields, which are taken as they are but validated."""
-    new = restored(cls, fields)
+def build_unchecked(cls: type[T], **fields: Any) -> T:
+    """Return a record with given fields, taken as they are: nothing is validated, converted, or copied."""
+    new = object.__new__(cls)
+    for name, value in fields.items():
+        _set(new, name, value)
+    return new
+
+
+def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
+    """Return a record with given fields, which are validated, but neither converted nor copied."""
+    new = build_unchecked(cls, **fields)
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()
     return new
+
+
+def unpickle_record(cls: type[T], fields: dict[str, Any]) -> T:
+    """Return the record that was pickled with given fields. Its arrays are new, so they are locked, not copied."""
+    trees: Any = kinds[cls].fields  # type: ignore[union-attr]
+    return build_checked(cls, fields | {name: tree_map(lock_in_place, fields[name]) for name in trees})

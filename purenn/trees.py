@@ -1,47 +1,177 @@
-"""How do I work on all arrays of a record at once?
+"""Functions on all arrays of a record at once: map, leaves, norms, one long vector.
 
-A tree is a record, a tuple or list of trees, None (an empty tree), or a leaf: anything else, usually an array. Which
-fields of a record are part of the tree its annotations say (see ``purenn.records``); the others are static.
+A tree is a record, a tuple, list or dict of trees, None (an empty tree), or a leaf: anything else, usually an array.
+The annotations of a record say which of its fields are part of the tree (see ``purenn.records``); the others are
+static. The keys of dicts are strings, and stand in sorted order.
+
+Everything here is written on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
 """
 
 import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from purenn.arrays import Array, check_alike, check_real, describe, frozen, locked, namespace
+from purenn.arrays import Array, brief, check_arrays, check_real, describe, lock_in_place, namespace, read_only
 
 T = TypeVar("T")
+Tree: TypeAlias = Annotated[Any, "tree"]
+"""The annotation that makes a field of a record a tree of arrays."""
 
 
-def replaced(record: T, **changes: Any) -> T:
-    """Return a record with some fields replaced, taken as they are: nothing is validated, converted, or copied."""
-    fields = {name: getattr(record, name) for name in record.__fields__}  # type: ignore[attr-defined]
-    return restored(type(record), fields | changes)
+class Kind(NamedTuple):
+    """How nodes of one class are taken apart and put together. The detail is what a node has besides its children."""
+
+    cls: type
+    open: Callable[[Any], tuple[Any, Sequence[Any]]]  # node -> (detail, children)
+    build: Callable[[Any, Callable[[], Any]], Any]  # (detail, function that gives one child after the other) -> node
+    fields: tuple[str, ...] | None = None  # of a record, the names of its children; else the detail names them
 
 
-def restored(cls: type[T], fields: dict[str, Any]) -> T:
-    """Return a record of given fields, taken as they are: nothing is validated, converted, or copied."""
-    new = object.__new__(cls)
-    for name, value in fields.items():
-        _set(new, name, value)
-    return new
+class _Kinds(dict[type, Kind | None]):
+    """The kind of every class of nodes; None for the classes of leaves."""
+
+    def __missing__(self, cls: type) -> Kind | None:
+        self[cls] = _sequence_kind(cls, cls._make) if hasattr(cls, "_make") else None  # a named tuple, or a leaf
+        return self[cls]
 
 
-_set = object.__setattr__  # records are frozen, also for themselves
+def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> Kind:
+    """Return the kind of a record class whose tree fields and static fields have these names."""
+    get_trees, get_statics = _getter(trees), _getter(statics)
+    set_trees, set_statics = ([getattr(cls, name).__set__ for name in names] for names in (trees, statics))
+    new = object.__new__
+
+    def build(values: tuple[Any, ...], child: Callable[[], Any]) -> Any:
+        record: Any = new(cls)
+        for set_field in set_trees:
+            set_field(record, child())
+        for set_field, value in zip(set_statics, values):  # noqa: B905
+            set_field(record, value)
+        return record
+
+    return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees)
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return the function that takes a record and returns the values of some of its fields."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda record: (getattr(record, name),)
+    return operator.attrgetter(*names) if names else lambda record: ()
+
+
+def _sequence_kind(cls: type, make: Callable[[list[Any]], Any]) -> Kind:
+    return Kind(cls, lambda items: (range(len(items)), items), lambda numbers, child: make([child() for _ in numbers]))
+
+
+def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    for key in node:
+        if not isinstance(key, str):
+            raise TypeError(f"a dict in a tree has the key {brief(key)}, but keys must be strings")
+    return sorted(node), [node[key] for key in sorted(node)]
+
+
+kinds = _Kinds({cls: _sequence_kind(cls, cls) for cls in (tuple, list)})  # ``record`` adds every record class
+kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda _, child: None)
+kinds[dict] = Kind(dict, _open_dict, lambda keys, child: {key: child() for key in keys})
+
+LEAF: Any = "leaf"
+Structure: TypeAlias = list[Any]
+
+
+def flatten(tree: Any) -> tuple[list[Any], Structure]:
+    """Return the leaves of a tree, and its structure: a flat list of all nodes, parents first, without the leaves.
+
+    Trees that differ in nothing but their leaves have equal structures.
+    """
+    leaves: list[Any] = []
+    structure: Structure = []
+    _flatten((tree,), leaves, structure)
+    return leaves, structure
+
+
+def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: Structure) -> None:
+    for node in nodes:
+        kind = kinds[type(node)]
+        if kind is None:
+            leaves.append(node)
+            structure.append(LEAF)
+        else:
+            detail, children = kind.open(node)
+            structure.append((kind, detail))
+            _flatten(children, leaves, structure)
+
+
+def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
+    """Return the tree of a structure and its leaves, taken as they are: nothing is validated, converted, or copied."""
+    leaf = list(leaves).pop
+    built: list[Any] = []
+    for node in reversed(structure):  # children first: a node takes its children from the end of the list
+        if node is LEAF:
+            built.append(leaf())
+        else:
+            kind, detail = node
+            built.append(kind.build(detail, built.pop))
+    return built.pop()
+
+
+def _paths(structure: Structure) -> list[str]:
+    """Return the path of every node: the names that lead to it, joined by dots."""
+    paths: list[str] = []
+    ahead = [""]
+    for node in structure:
+        path = ahead.pop()
+        paths.append(path)
+        if node is not LEAF:
+            kind, detail = node
+            names = detail if kind.fields is None else kind.fields
+            ahead += [f"{path}.{name}" if path else str(name) for name in reversed(names)]
+    return paths
+
+
+def _leaf_paths(structure: Structure) -> list[str]:
+    return [path for path, node in zip(_paths(structure), structure, strict=True) if node is LEAF]
+
+
+def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], Structure]:
+    """Return the leaves of several trees, and the structure that they share."""
+    (first, tree), *others = trees.items()
+    leaves, structure = flatten(tree)
+    columns = [leaves]
+    for name, tree in others:
+        leaves, other = flatten(tree)
+        if other != structure:
+            place = next(k for k, (a, b) in enumerate(zip(structure, other, strict=False)) if a != b)
+            texts = map(_outline, (structure[place], other[place]))
+            raise _difference(first, name, _paths(structure)[place], *texts)
+        columns.append(leaves)
+    return columns, structure
+
+
+def _outline(node: Any) -> str:
+    if node is LEAF:
+        return "a leaf"
+    kind, detail = node
+    return kind.cls.__name__ + (f" of {len(detail)}" if isinstance(detail, range) else str(detail))
+
+
+def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError:
+    return ValueError(f"{first} and {other} differ{path and f' at {path}'}: {a} and {b}")
 
 
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
-    """Apply a function to every leaf of a tree, or to the leaves of several trees that stand at the same place.
+    """Apply a function to every leaf of a tree, or to the leaves of several trees that stand in the same place.
 
     Parameters
     ----------
     f : callable
         Takes one leaf of each tree.
     tree, *rest : tree
-        Trees of the same structure: the same records with the same static fields, tuples of the same length.
+        Trees of the same structure: the same records with the same static fields, tuples of the same length, dicts with
+        the same keys.
 
     Returns
     -------
@@ -53,45 +183,40 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     ------
     ValueError
         If the trees differ in structure.
+    TypeError
+        If a dict has a key that is not a string, or ``f`` returns an array of a NumPy subclass.
 
     Examples
     --------
     >>> import numpy as np, purenn as nn
-    >>> nn.tree_map(lambda a, b: a + b, (np.ones(2), np.ones(3)), (np.zeros(2), np.ones(3)))
-    (array([1., 1.]), array([2., 2., 2.]))
+    >>> nn.tree_map(lambda a, b: a + b, (np.ones(2), {"k": np.ones(3)}), (np.zeros(2), {"k": np.ones(3)}))
+    (array([1., 1.]), {'k': array([2., 2., 2.])})
     """
-    if hasattr(tree, "__children__"):
-        for other in rest:
-            _check_same_record(tree, other)
-        changes = {}
-        for name in tree.__children__:
-            changes[name] = tree_map(f, getattr(tree, name), *[getattr(other, name) for other in rest])
-        return replaced(tree, **changes) if changes else tree
-    if isinstance(tree, (tuple, list)):
-        for other in rest:
-            if type(other) is not type(tree) or len(other) != len(tree):
-                raise _differ(tree, other)
-        mapped: T = sequence_like(tree, [tree_map(f, *nodes) for nodes in zip(tree, *rest, strict=True)])
-        return mapped
-    for other in rest:
-        if (other is None) is not (tree is None) or isinstance(other, (tuple, list)) or hasattr(other, "__children__"):
-            raise _differ(tree, other)
-    return tree if tree is None else frozen(f(tree, *rest))
+    columns, structure = _flatten_alike({"tree": tree} | {f"rest[{k}]": other for k, other in enumerate(rest)})
+    return cast("T", unflatten(structure, [read_only(f(*leaves)) for leaves in zip(*columns, strict=True)]))
 
 
-def combined(f: Callable[[Array, Array], Array], a: T, b: T) -> T:
-    """Apply a function to the arrays of two trees of the same structure, shapes and dtypes, and lock what it gives."""
+def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
+    """Apply a function to the path and the value of every leaf of a tree.
 
-    def apply(a: Array, b: Array) -> Array:
-        check_alike(a, b)
-        return locked(f(a, b))
+    A path is the names that lead to the leaf, joined by dots: fields of records, numbers of items, keys of dicts. The
+    path of a tree that is a leaf itself is empty.
 
-    return tree_map(apply, a, b)
+    See Also
+    --------
+    tree_map : Without paths; what is returned and raised is the same.
 
-
-def sequence_like(sequence: Any, items: list[Any]) -> Any:
-    """Return a tuple, named tuple or list of the type of another, with other items."""
-    return type(sequence)(*items) if hasattr(sequence, "_fields") else type(sequence)(items)
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> params = nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
+    >>> frozen = nn.tree_map_with_path(lambda path, p: 0 * p if path.startswith("layers.0.") else p, params)
+    >>> nn.tree_leaves(nn.tree_map_with_path(lambda path, p: path, params))
+    ['layers.0.weights', 'layers.0.biases', 'layers.1.weights', 'layers.1.biases']
+    """
+    leaves, structure = flatten(tree)
+    values = [read_only(f(path, leaf)) for path, leaf in zip(_leaf_paths(structure), leaves, strict=True)]
+    return cast("T", unflatten(structure, values))
 
 
 def tree_leaves(tree: Any) -> list[Any]:
@@ -104,8 +229,32 @@ def tree_leaves(tree: Any) -> list[Any]:
     >>> [leaf.shape for leaf in nn.tree_leaves(params)]
     [(784, 128), (128,), (128, 10), (10,)]
     """
-    leaves: list[Any] = []
-    tree_map(leaves.append, tree)
+    return flatten(tree)[0]
+
+
+def aligned(**trees: Any) -> tuple[Any, ...]:
+    """Return the arrays of each tree as a list, and last a function that makes a tree like these of a list of arrays.
+
+    Raises ValueError unless the trees have the same structure, with arrays of the same shape and dtype in each place;
+    TypeError if a leaf is not an array.
+    """
+    columns, structure = _flatten_alike(trees)
+    check_arrays(itertools.chain(*columns))
+    (first, arrays), *others = zip(trees, columns, strict=True)
+    for name, theirs in others:
+        for place, (a, b) in enumerate(zip(arrays, theirs, strict=True)):
+            if a.shape != b.shape or a.dtype != b.dtype:
+                texts = describe(a), f"{describe(b)}; arrays must have the same shape and dtype"
+                raise _difference(first, name, _leaf_paths(structure)[place], *texts)
+    return *columns, functools.partial(unflatten, structure)
+
+
+def arrays_of(tree: Any) -> list[Array]:
+    """Return the leaves of a tree, which must be arrays; ValueError if there are none."""
+    leaves = tree_leaves(tree)
+    if not leaves:
+        raise ValueError(f"{brief(tree)} has no arrays")
+    check_arrays(leaves)
     return leaves
 
 
@@ -118,13 +267,13 @@ def zeros_like(tree: T) -> T:
     >>> nn.zeros_like((np.ones(2), np.ones(1)))
     (array([0., 0.]), array([0.]))
     """
-    return tree_map(lambda leaf: locked(namespace(leaf).zeros_like(leaf)), tree)
+    return tree_map(lambda leaf: lock_in_place(namespace(leaf).zeros_like(leaf)), tree)
 
 
 def vdot(a: Any, b: Any) -> Array:
-    """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers.
+    """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers, as a 0-d array.
 
-    ValueError if they differ in structure, a shape or a dtype, or have no arrays.
+    Raises ValueError if the trees differ in structure, a shape or a dtype, or have no arrays.
 
     Examples
     --------
@@ -132,16 +281,17 @@ def vdot(a: Any, b: Any) -> Array:
     >>> print(nn.vdot((np.asarray([1.0, 2.0]), np.asarray([3.0])), (np.ones(2), np.ones(1))))
     6.0
     """
-    products = combined(lambda a, b: namespace(a).sum(a * b), a, b)
-    return functools.reduce(operator.add, some_leaves(products))
+    xp = namespace(arrays_of(a)[0])
+    ours, theirs, _ = aligned(a=a, b=b)
+    return lock_in_place(functools.reduce(operator.add, [xp.sum(p * q) for p, q in zip(ours, theirs, strict=True)]))
 
 
 def global_norm(tree: Any) -> Array:
-    """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``.
+    """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``, as a 0-d array.
 
     It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.
 
-    ValueError if the tree has no arrays, TypeError if one of them is complex or of no numbers.
+    Raises ValueError if the tree has no arrays, TypeError if an array is complex or does not hold numbers.
 
     Examples
     --------
@@ -150,25 +300,25 @@ def global_norm(tree: Any) -> Array:
     1.3e+201
     """
     unit, norm = unit_and_norm(tree)
-    return unit * norm
+    return lock_in_place(unit * norm)
 
 
 def unit_and_norm(tree: Any) -> tuple[Array, Array]:
-    """Return the largest absolute value of a tree, or 1 if that is no unit, and the norm in this unit."""
-    leaves = some_leaves(tree)
-    for leaf in leaves:
-        check_real(leaf)
-    xp = namespace(leaves[0])
-    sizes = [xp.max(xp.abs(leaf)) for leaf in leaves if 0 not in leaf.shape]
-    largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=leaves[0].dtype))
+    """Return the largest absolute value of a tree, or 1 if that is 0 or not finite, and the norm in this unit."""
+    arrays = arrays_of(tree)
+    for array in arrays:
+        check_real(array)
+    xp = namespace(arrays[0])
+    sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
+    largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
-    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((leaf / unit) ** 2) for leaf in leaves]))
+    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((array / unit) ** 2) for array in arrays]))
 
 
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     """Lay all arrays of a tree end to end in one vector, and return it with the function that undoes this.
 
-    It lets an optimizer that knows of vectors alone, such as those of ``scipy.optimize``, train a network.
+    An optimizer that works on vectors alone, such as those of ``scipy.optimize``, can so train a network.
 
     Parameters
     ----------
@@ -194,56 +344,19 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     >>> vector, unravel(10 * vector)
     (array([1., 2., 3.]), (array([[10., 20.]]), array(30.)))
     """
-    leaves = some_leaves(tree)
-    xp = namespace(leaves[0])
-    if any(leaf.dtype != leaves[0].dtype for leaf in leaves):
-        raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, leaves))}")
-    sizes = [math.prod(leaf.shape) for leaf in leaves]
+    arrays, (_, structure) = arrays_of(tree), flatten(tree)
+    xp = namespace(arrays[0])
+    if any(array.dtype != arrays[0].dtype for array in arrays):
+        raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, arrays))}")
+    ends = list(itertools.accumulate(math.prod(array.shape) for array in arrays))
 
     def unravel(vector: Array) -> T:
         xp = namespace(vector)
-        if vector.shape != (sum(sizes),):
-            raise ValueError(f"the vector is {describe(vector)}, but must have the shape ({sum(sizes)},)")
-        starts = iter(itertools.accumulate(sizes, initial=0))
+        if vector.shape != (ends[-1],):
+            raise ValueError(f"the vector is {describe(vector)}, but must have the shape ({ends[-1]},)")
+        pieces = [vector[start:end] for start, end in itertools.pairwise([0, *ends])]
+        pairs = zip(pieces, arrays, strict=True)
+        like = [lock_in_place(xp.astype(xp.reshape(piece, array.shape), array.dtype)) for piece, array in pairs]
+        return cast("T", unflatten(structure, like))
 
-        def piece(leaf: Array) -> Array:
-            start = next(starts)
-            values = vector[start : start + math.prod(leaf.shape)]
-            return locked(xp.astype(xp.reshape(values, leaf.shape), leaf.dtype))
-
-        return tree_map(piece, tree)
-
-    return locked(xp.concat([xp.reshape(leaf, (-1,)) for leaf in leaves])), unravel
-
-
-def some_leaves(tree: Any) -> list[Any]:
-    """Return the leaves of a tree, which must all be arrays; ValueError if there are none."""
-    leaves = tree_leaves(tree)
-    if not leaves:
-        raise ValueError(f"{_outline(tree)} has no arrays")
-    for leaf in leaves:
-        namespace(leaf)  # raises TypeError
-    return leaves
-
-
-def _check_same_record(a: Any, b: Any) -> None:
-    if type(a) is not type(b):
-        raise _differ(a, b)
-    for name in a.__statics__:
-        ours, theirs = getattr(a, name), getattr(b, name)
-        if ours is not theirs and ours != theirs:
-            raise ValueError(
-                f"trees differ: {name} of {_outline(a)} is {ours!r} in the first and {theirs!r} in another"
-            )
-
-
-def _differ(a: Any, b: Any) -> ValueError:
-    return ValueError(f"trees differ: {_outline(a)} in the first, {_outline(b)} in another")
-
-
-def _outline(tree: Any) -> str:
-    if hasattr(tree, "__children__"):
-        return type(tree).__name__
-    if isinstance(tree, (tuple, list)):
-        return f"a {type(tree).__name__} of {len(tree)}"
-    return describe(tree)
+    return lock_in_place(xp.concat([xp.reshape(array, (-1,)) for array in arrays])), unravel

@@ -25,7 +25,7 @@ def on_kink(params, x):
 def test_grads_are_the_difference_quotients(problem):
     params, x, y = problem
     assume(not on_kink(params, x))
-    assert relative_error(nn.grads(params, x, y), nn.numerical_grads(params, x, y)) < 1e-6
+    assert relative_error(nn.grads(params, x, y), nn.numerical_grads(lambda p: nn.loss(p, x, y), params)) < 1e-6
 
 
 @given(networks(dtype=float64, outputs=ACTIVATIONS), st.integers(1, 8), seeds)
@@ -36,6 +36,7 @@ def test_vjp_agrees_with_differences_along_random_directions(params, n, seed):
     y, pullback = nn.vjp(params, x)
     dy = random.standard_normal(y.shape)
     gradient, dx = pullback(dy)
+    dx = dx()
     direction = nn.tree_map(lambda p: random.standard_normal(p.shape), params)
     along_x = random.standard_normal(x.shape)
     h = 1e-6
@@ -114,44 +115,3 @@ def test_losses_are_their_formulas(output):
     else:
         expected = -np.sum(t * np.log(p)) - (output == nn.sigmoid) * np.sum((1 - t) * np.log(1 - p))
     assert nn.loss(params, x, t) == pytest.approx(expected / 5, rel=1e-12)
-
-
-def test_a_first_layer_needs_no_rule_but_vjp():
-    @nn.record
-    class Scale:
-        factors: nn.Array
-
-    @nn.forward.register
-    def _(layer: Scale, x):
-        return layer.factors * x
-
-    @nn.vjp.register
-    def _(layer: Scale, x):
-        return layer.factors * x, lambda dy: (Scale((x * dy).sum(axis=0)), layer.factors * dy)
-
-    layers = (Scale(np.ones(3)), nn.init(0, (3, 2), [nn.softmax], dtype=np.float64))
-    x, y = np.random.default_rng(0).standard_normal((4, 3)), np.asarray([0, 1, 1, 0])
-    for network in (nn.Params(layers), nn.Params((nn.init(1, (3, 3), [nn.tanh], dtype=np.float64), *layers))):
-        assert relative_error(nn.grads(network, x, y), nn.numerical_grads(network, x, y)) < 1e-7
-
-
-def test_grads_do_not_compute_the_gradient_of_the_input():
-    """A first layer of one's own may have no rule for its input at all."""
-
-    @nn.record
-    class Offset:
-        values: nn.Array
-
-    @nn.forward.register
-    def _(layer: Offset, x):
-        return x + layer.values
-
-    @nn.parameter_vjp.register
-    def _(layer: Offset, x):
-        return x + layer.values, lambda dy: Offset(dy.sum(axis=0))
-
-    network = nn.Params((Offset(np.zeros(3)), nn.init(0, (3, 2), [nn.softmax], dtype=np.float64)))
-    x, y = np.random.default_rng(0).standard_normal((4, 3)), np.asarray([0, 1, 1, 0])
-    assert relative_error(nn.grads(network, x, y), nn.numerical_grads(network, x, y)) < 1e-7
-    with pytest.raises(TypeError, match="vjp has no rule for Offset"):
-        nn.vjp(network, x)

@@ -49,18 +49,15 @@ class Scale:
     power: int = 1
 
 
-@nn.forward.register
-def _(layer: Scale, x):
-    return x**layer.power * layer.factors
-
-
 @nn.vjp.register
-def _(layer: Scale, x):
+def scale_vjp(layer: Scale, x):
     def pullback(dy):
-        dx = dy * layer.factors * layer.power * x ** (layer.power - 1)
+        def dx():
+            return dy * layer.factors * layer.power * x ** (layer.power - 1)
+
         return Scale((dy * x**layer.power).sum(axis=0), layer.power), dx
 
-    return nn.forward(layer, x), pullback
+    return x**layer.power * layer.factors, pullback
 
 
 @settings(deadline=None, max_examples=10)
@@ -91,7 +88,14 @@ def test_predictions_and_pullbacks_agree(problem, seed):
     params, x, y = problem
     there = to_jax((params, x, y))
     dy = np.random.default_rng(seed).standard_normal((len(x), params.fan_out))
-    close(jax.jit(lambda p, x, dy: nn.vjp(p, x)[1](dy))(*there[:2], dy), nn.vjp(params, x)[1](dy), np.float64)
+
+    def gradients(params, x, dy):
+        gradient, dx = nn.vjp(params, x)[1](dy)
+        return gradient, dx()
+
+    close(jax.jit(gradients)(*there[:2], dy), gradients(params, x, dy), np.float64)
+    by_jax = jax.vjp(nn.forward, *there[:2])[1](dy)
+    close(by_jax, gradients(params, x, dy), np.float64)
     if params.layers[-1].activation != nn.identity:
         assume(np.unique(nn.forward(params, x)).size == x.shape[0] * params.fan_out)
         assert np.array_equal(jax.jit(nn.predict)(*there[:2]), nn.predict(params, x))
@@ -112,9 +116,9 @@ STEPS = {
     "sgd": lambda p, g, s, lr, _: (nn.sgd_step(p, g, lr), s),
     "momentum": lambda p, g, s, lr, _: nn.momentum_step(p, g, s, lr, nesterov=True),
     "adam": lambda p, g, s, lr, _: nn.adam_step(p, nn.clip_by_global_norm(g, lr), s, lr, weight_decay=0.1),
-    "cosine": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.warmup_cosine(k, 9, lr, 3)), s),
+    "cosine": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.warmup_cosine(k, lr, 9, 3)), s),
     "exponential": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.exponential_decay(k, lr, 2, 0.5)), s),
-    "piecewise": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.piecewise_constant(k, [2, 4], [0.1, lr, 0.3])), s),
+    "piecewise": lambda p, g, s, lr, k: (nn.sgd_step(p, g, nn.piecewise_constant(k, [0.1, lr, 0.3], [2, 4])), s),
     "ravel": lambda p, g, s, lr, _: (nn.ravel(p)[1](nn.ravel(p)[0] - lr * nn.ravel(g)[0]), s),
     "vectors": lambda p, g, s, lr, _: (p - lr * g / nn.global_norm(g) * nn.vdot(g, g), s),
 }
@@ -246,3 +250,65 @@ def test_without_jax_the_import_says_what_to_install(monkeypatch):
 def test_importing_purenn_does_not_import_jax():
     code = "import sys, purenn; sys.exit(any(name.partition('.')[0] == 'jax' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+NUMBERS = {
+    "lr": lambda p, c: nn.sgd_step(p, p, c),
+    "momentum": lambda p, c: nn.momentum_step(p, p, p, 0.1, momentum=c, nesterov=True),
+    "Adam's lr": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), c),
+    "eps": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, eps=c),
+    "weight decay": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, weight_decay=c),
+    "max norm": lambda p, c: nn.clip_by_global_norm(p, c),
+    "factor": lambda p, c: c * p,
+    "divisor": lambda p, c: p / c,
+    "peak": lambda p, c: nn.sgd_step(p, p, nn.warmup_cosine(jnp.asarray(3), c, 10)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_no_number_of_jax_changes_a_dtype(name, dtype):
+    params = nn.tree_map(lambda p: jnp.asarray(p, dtype), small()[0])
+    results = [NUMBERS[name](params, c) for c in (jnp.float64(0.5), jnp.float32(0.5), np.float64(0.5), 0.5)]
+    for tree in (*results, jax.jit(NUMBERS[name])(params, jnp.float64(0.5))):
+        assert {leaf.dtype for leaf in nn.tree_leaves(tree) if leaf.ndim} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_short_floats_learn_under_jax(dtype):
+    _, x, y = small()
+    layers = nn.init(0, (4, 5, 3), (nn.tanh, nn.softmax)).layers
+    params = nn.Params(
+        tuple(nn.Dense(jnp.asarray(d.weights, dtype), jnp.asarray(d.biases, dtype), d.activation) for d in layers)
+    )
+    step = jax.jit(lambda p: nn.sgd_step(p, nn.grads(p, x, y), 0.5))
+    before = nn.loss(params, x, y)
+    for _ in range(30):
+        params = step(params)
+    assert nn.loss(params, x, y).dtype == params.layers[0].weights.dtype == jnp.dtype(dtype)
+    assert nn.loss(params, x, y) < before / 2
+
+
+def test_without_64_bits_there_are_no_warnings_and_differences_say_why():
+    params, x, y = small()
+    sigmoid = nn.init(0, (4, 3), [nn.sigmoid])
+    with jax.enable_x64(False):
+        there, x = to_jax((nn.tree_map(np.float32, params), np.float32(x)))
+        _, state = nn.adam_step(there, nn.grads(there, x, y), nn.adam_init(there), 0.1)
+        assert state.steps.dtype == jnp.int32
+        assert nn.predict(to_jax(sigmoid), x).shape == (6, 3)
+        with pytest.raises(
+            ValueError, match=r"differences need float64; jax.config.update\(\"jax_enable_x64\", True\)"
+        ):
+            nn.numerical_grads(lambda p: nn.loss(p, x, y), there)
+    there = to_jax(params)
+    by_differences = nn.numerical_grads(lambda p: nn.loss(p, x, y), there)
+    close(by_differences, nn.grads(params, np.asarray(x, float), y), np.float32)
+
+
+def test_dicts_are_trees_like_those_of_jax():
+    params = to_jax(small()[0])
+    tree = {"z": params, "a": {"y": jnp.ones(2), "b": None}}
+    assert [id(leaf) for leaf in nn.tree_leaves(tree)] == [id(leaf) for leaf in jax.tree.leaves(tree)]
+    stepped = jax.jit(nn.sgd_step)(tree, tree, 0.5)
+    assert nn.tree_map(lambda a, b: bool((a == b / 2).all()), stepped, tree)["a"]["y"]

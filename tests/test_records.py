@@ -2,6 +2,12 @@
 
 import copy
 import pickle
+import pydoc
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
@@ -9,18 +15,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import purenn as nn
-from tests.strategies import networks, relative_error
+from purenn.trees import kinds
+from tests.strategies import ACTIVATIONS, networks, relative_error
 
 
 @nn.record
-class Everything:
+class Everything(nn.Vector):
     """One field of every kind."""
 
     leaf: nn.Array
     optional: nn.Array | None = None
-    tree: Any = ()
+    tree: nn.Tree = ()
     layers: tuple[nn.Layer, ...] = ()
     name: str = "x"
     sizes: tuple[int, ...] = (1, 2)
@@ -50,7 +58,7 @@ EXAMPLE = Everything([1, 2], np.ones(1), ([1.0], np.ones((1, 2))), (nn.Dense(np.
 
 
 def test_repr():
-    assert repr(Everything(1.0)).startswith("Everything(leaf=f64[], optional=None, tree=(), layers=(), name='x'")
+    assert repr(Everything(1.0)).startswith("Everything(leaf=1.0, optional=None, tree=(), layers=(), name='x'")
     assert repr(EXAMPLE) == (
         "Everything(leaf=i64[2], optional=f64[1], tree=((1.0,), f64[1,2]), "
         "layers=(Dense(weights=f64[2,2], biases=f64[2], activation=swish),), name='x', sizes=(1, 2), _private=3)"
@@ -142,7 +150,7 @@ def test_static_fields_are_compared_by_value():
 
 def test_vectors_leave_static_fields_and_dtypes_alone():
     @nn.record
-    class Mixed:
+    class Mixed(nn.Vector):
         small: nn.Array
         large: nn.Array
         scalar: nn.Array
@@ -183,21 +191,21 @@ def test_vector_space_axioms(a, c, d):
         (lambda a: np.ones(2) * a, TypeError, r"the factor must be a number, not f64\[2\]"),
         (lambda a: a * "2", TypeError, "the factor must be a number, not '2'"),
         (lambda a: a / float("nan"), ValueError, "the divisor is nan, but must be a finite number"),
-        (lambda a: a + nn.Params((a,)), ValueError, "trees differ: Dense in the first, Params in another"),
-        (lambda a: a + nn.Dense(a.weights, a.biases, nn.tanh), ValueError, "activation of Dense is relu in the first and tanh"),
-        (lambda a: nn.Params((a,)) + nn.Params((a, a)), ValueError, "a tuple of 1 in the first, a tuple of 2"),
+        (lambda a: a + nn.Params((a,)), ValueError, r"left and right differ: Dense\(relu,\) and Params\(\)"),
+        (lambda a: a + nn.Dense(a.weights, a.biases, nn.tanh), ValueError, r"left and right differ: Dense\(relu,\) and Dense\(tanh,\)"),
+        (lambda a: nn.Params((a,)) + nn.Params((a, a)), ValueError, "left and right differ at layers: tuple of 1 and tuple of 2"),
         (lambda a: a * (1 + 2j), TypeError, r"the factor must be a number, not \(1\+2j\)"),
         (lambda a: np.complex128(1 + 2j) * a, TypeError, "the factor must be a number, not c128"),
         (lambda a: a * np.asarray("ab"), TypeError, "the factor must be a number"),
         (lambda a: 10**400 * a, ValueError, "the factor is inf, but must be a finite number"),
-        (lambda a: nn.sgd_step((a,), a, 1), ValueError, "a tuple of 1 in the first, Dense in another"),
-        (lambda a: nn.sgd_step(a.biases, (a.biases,), 1), ValueError, r"f64\[2\] in the first, a tuple of 1 in another"),
-        (lambda a: nn.sgd_step(a.biases, None, 1), ValueError, r"f64\[2\] in the first, None in another"),
-        (lambda a: nn.sgd_step(None, a.biases, 1), ValueError, r"None in the first, f64\[2\] in another"),
-        (lambda a: nn.tree_map(lambda p: 1, a) + a, ValueError, r"1 and f64\[2,2\] do not combine"),
-        (lambda a: nn.tree_map(max, (a,), 1), ValueError, "a tuple of 1 in the first, 1 in another"),
-        (lambda a: a + nn.tree_map(lambda p: p.astype(np.float32), a), ValueError, r"f64\[2,2\] and f32\[2,2\] do not combine"),
-        (lambda a: a + nn.tree_map(lambda p: p[:1], a), ValueError, r"f64\[2,2\] and f64\[1,2\] do not combine"),
+        (lambda a: nn.sgd_step((a,), a, 1), ValueError, r"params and grads differ: tuple of 1 and Dense\(relu,\)"),
+        (lambda a: nn.sgd_step(a.biases, (a.biases,), 1), ValueError, "params and grads differ: a leaf and tuple of 1"),
+        (lambda a: nn.sgd_step(a.biases, None, 1), ValueError, r"params and grads differ: a leaf and NoneType\(\)"),
+        (lambda a: nn.sgd_step(None, a.biases, 1), ValueError, r"params and grads differ: NoneType\(\) and a leaf"),
+        (lambda a: nn.tree_map(lambda p: 1, a) + a, TypeError, "expected an array, got int: 1"),
+        (lambda a: nn.tree_map(max, (a,), 1), ValueError, r"tree and rest\[0\] differ: tuple of 1 and a leaf"),
+        (lambda a: a + nn.tree_map(lambda p: p.astype(np.float32), a), ValueError, r"left and right differ at weights: f64\[2,2\] and f32\[2,2\]; arrays must"),
+        (lambda a: a + nn.tree_map(lambda p: p[:1], a), ValueError, r"left and right differ at weights: f64\[2,2\] and f64\[1,2\]; arrays must"),
     ],
 )  # fmt: skip
 def test_arithmetic_that_makes_no_sense(operation, error, message):
@@ -225,13 +233,13 @@ def test_fields_that_do_not_fit(make, error, message):
 
 
 class Pair(NamedTuple):
-    first: Any
-    second: Any
+    first: object
+    second: object
 
 
 @nn.record
-class Pairs:
-    tree: Any
+class Pairs(nn.Vector):
+    tree: nn.Tree
     static: tuple[int, ...]
     rate: float = 0.0
 
@@ -247,14 +255,12 @@ def test_named_tuples_stay_named_tuples():
     assert nn.tree_map(lambda leaf: leaf + 1, Pair(1, [2])) == Pair(2, [3])
 
 
-def test_subclasses_of_arrays_become_arrays():
-    class Subclass(np.ndarray):
-        pass
-
-    weights = np.eye(2).view(Subclass)
-    assert type(nn.Dense(weights, np.zeros(2), nn.relu).weights) is np.ndarray
-    weights.flags.writeable = False
-    assert type(nn.Dense(weights, np.zeros(2), nn.relu).weights) is np.ndarray
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_subclasses_of_arrays_are_refused_in_every_field():
+    for array in (np.asmatrix(np.eye(2)), np.ma.masked_equal(np.eye(2), 0), np.rec.array(np.eye(2))):
+        for make in (lambda a: nn.Dense(a, np.zeros(2), nn.relu), lambda a: Pairs(a, ()), lambda a: Pairs(((a,),), ())):
+            with pytest.raises(TypeError, match=r"expected a plain array, got (matrix|MaskedArray|recarray)"):
+                make(array)
 
 
 def test_an_annotation_that_names_nothing():
@@ -279,3 +285,113 @@ def test_a_record_may_define_its_own_arithmetic():
 
     assert (Angle(350.0) + Angle(20.0)).degrees == 10
     assert (Heading(350.0) + Heading(20.0)).degrees == 10
+
+
+@pytest.mark.parametrize("annotation", [Any, Any | None, tuple[Any, ...], tuple[nn.Array, Any]])
+def test_any_says_nothing(annotation):
+    with pytest.raises(TypeError, match="field of Vague is annotated Any, which says nothing; annotate what holds"):
+        nn.record(type("Vague", (), {"__annotations__": {"field": annotation}}))
+
+
+def kinds_of_fields(**annotations):
+    """The names of the fields that hold arrays."""
+    cls = nn.record(type("Example", (), {"__annotations__": annotations}))
+    return set(kinds[cls].fields)
+
+
+def test_annotations_say_which_fields_hold_arrays():
+    @nn.record
+    class Static:
+        size: int
+
+    arrays = {
+        "a": nn.Array, "b": np.ndarray, "c": NDArray[np.float32], "d": nn.Tree, "e": nn.Layer, "f": nn.Params,
+        "g": tuple[nn.Array, ...], "h": tuple[tuple[nn.Dense, int], ...], "i": list[nn.Array], "j": nn.AdamState,
+    }  # fmt: skip
+    statics = {
+        "k": int,
+        "l": tuple[int, ...],
+        "m": Callable[[nn.Array], nn.Array],
+        "n": nn.Activation,
+        "o": Static,
+        "p": tuple[()],
+    }
+    optional = {name * 2: annotation | None for name, annotation in (arrays | statics).items()}
+    assert kinds_of_fields(**arrays, **statics) == set(arrays)
+    assert kinds_of_fields(**optional) == {name * 2 for name in arrays}
+
+
+def test_optional_arrays_may_be_none_and_others_may_not():
+    for annotation in (nn.Array, np.ndarray, NDArray[np.float32]):
+        plain, optional = (
+            nn.record(type("Example", (), {"__annotations__": {"field": kind}}))
+            for kind in (annotation, annotation | None)
+        )
+        assert optional(None).field is None
+        assert optional([1.0]).field.tolist() == plain([1.0]).field.tolist() == [1.0]
+        with pytest.raises(TypeError, match="field of Example must be an array of numbers, not None"):
+            plain(None)
+
+
+@given(networks(), st.integers(1, 5))
+def test_sum_is_repeated_addition(params, count):
+    assert relative_error(sum([params] * count), count * params) < 1e-5
+    with pytest.raises(TypeError, match="unsupported operand"):
+        1 + params
+
+
+def test_what_is_not_a_vector_has_no_arithmetic():
+    data = nn.mnist.digits()
+    for operation in (lambda: nn.tanh + nn.tanh, lambda: 2 * data, lambda: data - data, lambda: -nn.Dropout(0.5)):
+        with pytest.raises(TypeError, match=r"unsupported operand|bad operand"):
+            operation()
+
+
+def test_integers_in_a_vector_become_what_numpy_makes_of_them():
+    state = nn.adam_init(np.ones(2, np.float32))
+    assert (state + state).steps.dtype == np.int64
+    assert [leaf.dtype for leaf in nn.tree_leaves(0.5 * state)] == [np.float64, np.float32, np.float32]
+
+
+def test_help_of_an_activation_shows_formula_derivative_and_source():
+    for activation in ACTIVATIONS:
+        text = pydoc.plain(pydoc.render_doc(activation))
+        assert "``" in text and re.search(r"(Derivative|Jacobian): .*1|(Derivative|Jacobian): ", text)
+        assert re.search(r"\(.*\d{4}.*\)", text), "the source"
+    assert "A non-linearity and its derivative" in pydoc.plain(pydoc.render_doc(nn.Activation))
+    assert "What ``repr`` shows" in nn.Activation.__doc__
+
+
+SCRIPT = """
+import numpy as np
+import purenn as nn
+
+@nn.record
+class Mine(nn.Vector):
+    values: nn.Array
+
+params = nn.init(0, (2, 1), [nn.identity])
+better: nn.Params = 2 * params - params / 3 + -params * 0.5
+mine: Mine = 2 * Mine([1.0]) - Mine([2.0]) / 3
+total: nn.Params = sum([params, params], start=params)
+stepped: nn.Params = nn.sgd_step(params, better, lr=0.1)
+seed: nn.Seed = (0, 1)
+params + "text"
+"""
+
+
+def test_type_checkers_know_the_arithmetic(tmp_path):
+    pytest.importorskip("mypy", reason="needs the extra 'dev'")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        str(tmp_path / "script.py"),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, cwd=Path(nn.__file__).parents[1]).stdout
+    assert output.count("error:") == 1, output
+    assert "script.py:15: error: Unsupported operand types" in output

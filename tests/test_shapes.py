@@ -1,11 +1,12 @@
 """What goes in decides what comes out: shapes, dtypes, order."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import purenn as nn
-from tests.strategies import networks, problems
+from tests.strategies import networks, problems, seeds
 
 
 @given(networks(), st.integers(0, 8))
@@ -77,3 +78,25 @@ def test_the_fold_learns():
             params = nn.sgd_step(params, nn.grads(params, xb, yb), lr=0.3)
     assert before > 2.2 > 0.3 > nn.loss(params, data.train_images, data.train_labels)
     assert nn.accuracy(params, data.test_images, data.test_labels) > 0.85
+
+
+@given(problems(outputs=(nn.softmax, nn.sigmoid)))
+def test_loss_and_accuracy_are_the_same_kind_of_thing(problem):
+    for value in (nn.loss(*problem), nn.loss_and_grads(*problem)[0], nn.accuracy(*problem)):
+        assert type(value) is np.ndarray and value.shape == () and not value.flags.writeable
+        assert value.dtype == problem[0].layers[0].weights.dtype
+        assert f"{value:.3f}" == f"{float(value):.3f}"
+
+
+@given(st.integers(1, 50), seeds, st.sampled_from([np.float16, np.float32, np.float64]))
+def test_a_distribution_in_any_float_is_accepted(k, seed, dtype):
+    random = np.random.default_rng(seed)
+    params = nn.init(seed, (3, k), [nn.softmax])
+    y = nn.softmax((5 * random.standard_normal((8, k))).astype(dtype))
+    x = random.standard_normal((8, 3))
+    assert np.isfinite(nn.loss(params, x, y))
+    assert 0 <= nn.accuracy(params, x, y) <= 1
+    if k > 1:
+        with pytest.raises(ValueError, match="not a distribution"):
+            nn.loss(params, x, y * dtype(1.05))
+        assert np.isfinite(nn.loss(params, x, (y * dtype(1.05)) / (y * dtype(1.05)).sum(axis=1, keepdims=True)))

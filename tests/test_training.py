@@ -1,4 +1,4 @@
-"""Where parameters come from, in which order examples are seen, and when to stop."""
+"""Where parameters come from, in which order examples are seen, and gradients by differences."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import purenn as nn
-from tests.strategies import seeds
+from tests.strategies import networks, seeds
 
 
 @given(seeds, st.integers(0, 50), st.integers(1, 60))
@@ -46,27 +46,6 @@ def test_init_of_both_dtypes_is_the_same_network():
     assert nn.init((3, 1), (5, 4), [nn.tanh]) != single
 
 
-@pytest.mark.parametrize(
-    ("losses", "patience", "expected"),
-    [
-        ([], 1, False),
-        ([1], 1, False),
-        ([1, 1], 1, True),
-        ([2, 1], 1, False),
-        ([1, 2, 0.5], 2, False),
-        ([1, 2, 3], 2, True),
-        ([5, 1, 7], 2, False),
-        ([1, 2, 3], 3, False),
-        ([3, 1, 2, 2, 0.9, 1, 1], 3, False),
-        ([1, np.nan], 1, True),
-        ([np.nan, 1], 1, False),
-        ([np.nan, np.nan], 1, True),
-    ],
-)
-def test_converged(losses, patience, expected):
-    assert nn.converged(iter(losses), patience) is expected
-
-
 def test_one_half_is_not_above_one_half():
     layer = nn.Dense(np.zeros((1, 2)), np.asarray([0.0, 0.1]), nn.sigmoid)
     assert nn.predict(layer, np.ones((1, 1))).tolist() == [[0, 1]]
@@ -80,18 +59,19 @@ def test_first_weights_of_relu_have_the_mean_and_variance_of_he():
 
 def test_numerical_gradients_of_large_parameters():
     layer, x, y = nn.Dense([[1e6]], [0.0], nn.identity), np.asarray([[1e-6]]), np.asarray([[0.0]])
-    assert nn.numerical_grads(layer, x, y).weights == pytest.approx(1e-6, rel=1e-6, abs=0)
+    assert nn.numerical_grads(lambda p: nn.loss(p, x, y), layer).weights == pytest.approx(1e-6, rel=1e-6, abs=0)
 
 
 def test_numerical_gradients_have_nine_digits():
     params = nn.init(0, (4, 5, 3), (nn.tanh, nn.softmax), "float64")
     x, y = np.random.default_rng(0).standard_normal((6, 4)), np.arange(6) % 3
     gradient = nn.grads(params, x, y)
-    assert nn.global_norm(nn.numerical_grads(params, x, y) - gradient) < 1e-9 * nn.global_norm(gradient)
+    assert nn.global_norm(nn.numerical_grads(lambda p: nn.loss(p, x, y), params) - gradient) < 1e-9 * nn.global_norm(
+        gradient
+    )
 
 
 def test_defaults():
-    assert nn.converged([1.0] * 6) and not nn.converged([1.0] * 5)
     batch, _ = next(nn.batches(0, np.zeros((200, 1)), np.zeros(200)))
     assert batch.shape == (128, 1)
 
@@ -102,3 +82,13 @@ def test_a_step_is_its_formula(seed):
     p, g = random.standard_normal((2, 3, 4))
     np.testing.assert_allclose(nn.sgd_step((p,), (g,), lr=0.3)[0], p - 0.3 * g, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(nn.sgd_step(p, g, lr=np.asarray(0.3)), p - 0.3 * g, rtol=1e-12, atol=1e-15)
+
+
+@given(networks(), seeds)
+def test_numerical_gradients_take_any_function_of_any_tree(params, seed):
+    direction = nn.tree_map(lambda p: np.random.default_rng(seed).standard_normal(p.shape), params)
+    gradient = nn.numerical_grads(lambda p: nn.vdot(direction, p), params)
+    nn.tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gradient, direction)
+    nn.tree_map(lambda g, p: np.testing.assert_equal(g.dtype, p.dtype), gradient, params)
+    squares = nn.numerical_grads(lambda t: float(t["a"] @ t["a"]), {"a": np.asarray([1.0, 2.0], np.float32)})
+    np.testing.assert_allclose(squares["a"], [2, 4], rtol=1e-6)

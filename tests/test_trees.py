@@ -1,13 +1,16 @@
 """Arithmetic on all arrays of a tree at once."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import purenn as nn
-from tests.strategies import networks, seeds
+from purenn.trees import flatten, unflatten
+from tests.strategies import dtypes, networks, relative_error, seeds
 
 
 class Pair(NamedTuple):
@@ -46,3 +49,115 @@ def test_vdot_is_bilinear_and_gives_the_norm(params, seed):
     assert nn.vdot(2 * a + b, b) == pytest.approx(2 * nn.vdot(a, b) + nn.vdot(b, b), rel=1e-9, abs=1e-9)
     assert nn.vdot(nn.zeros_like(a), b) == 0
     assert nn.vdot(a, b) == pytest.approx(np.vdot(nn.ravel(a)[0], nn.ravel(b)[0]), rel=1e-9, abs=1e-9)
+
+
+@nn.record
+class Holder(nn.Vector):
+    parts: nn.Tree
+    name: str = "x"
+
+
+arrays = st.builds(
+    lambda shape, seed: np.random.default_rng(seed).standard_normal(shape), st.tuples(st.integers(0, 3)), seeds
+)
+trees = st.recursive(
+    st.none() | arrays,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.builds(Pair, inner, inner)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        | st.lists(arrays, max_size=2).map(lambda parts: Holder(tuple(parts)))
+    ),
+    max_leaves=8,
+)
+
+
+@given(trees)
+def test_flatten_and_unflatten_are_inverse(tree):
+    leaves, structure = flatten(tree)
+    again = unflatten(structure, leaves)
+    assert all(a is b for a, b in zip(nn.tree_leaves(again), leaves, strict=True))
+    assert flatten(again)[1] == structure
+    assert type(again) is type(tree)
+    doubled = nn.tree_map(lambda a, b: a + b, tree, again)
+    assert [leaf.tolist() for leaf in nn.tree_leaves(doubled)] == [(2 * leaf).tolist() for leaf in leaves]
+
+
+def follow(tree, path):
+    """The leaf that a path leads to."""
+    for name in path.split(".") if path else []:
+        if isinstance(tree, (tuple, list)):
+            tree = tree[int(name)]
+        else:
+            tree = tree[name] if isinstance(tree, dict) else getattr(tree, name)
+    return tree
+
+
+@given(trees)
+def test_paths_lead_to_their_leaves(tree):
+    if re.search(r"\.", str(flatten(tree)[1])) is None:  # a key with a dot has an ambiguous path
+        nn.tree_map_with_path(lambda path, leaf: follow(tree, path) is leaf or pytest.fail(path), tree)
+    shown = nn.tree_map_with_path(lambda path, leaf: path, tree)
+    assert len(set(nn.tree_leaves(shown))) <= len(nn.tree_leaves(tree))
+
+
+def test_paths_are_names_joined_by_dots():
+    params = nn.init(0, (2, 2), [nn.relu])
+    tree = {"b": (params, None), "a": [Holder((np.ones(1),))]}
+    assert nn.tree_leaves(nn.tree_map_with_path(lambda path, leaf: path, tree)) == [
+        "a.0.parts.0", "b.0.layers.0.weights", "b.0.layers.0.biases"
+    ]  # fmt: skip
+    assert nn.tree_map_with_path(lambda path, leaf: path, np.ones(2)) == ""
+    written = nn.tree_map_with_path(lambda path, leaf: np.zeros(3), params)
+    assert not any(leaf.flags.writeable for leaf in nn.tree_leaves(written))
+
+
+@given(networks(), seeds)
+def test_dicts_are_trees_like_all_others(params, seed):
+    random = np.random.default_rng(seed)
+    gradient = nn.tree_map(lambda p: random.standard_normal(p.shape).astype(p.dtype), params)
+
+    def as_dict(tree):
+        return {"z": tree, "a": [tree.layers[0].weights]}
+
+    tree, slope = as_dict(params), as_dict(gradient)
+    after, velocity = nn.momentum_step(tree, slope, slope, 0.1)
+    assert (after["z"], velocity["z"]) == nn.momentum_step(params, gradient, gradient, 0.1)
+    assert list(after) == ["a", "z"] and type(after["a"]) is list
+    assert nn.sgd_step(tree, slope, 0.1)["z"] == nn.sgd_step(params, gradient, 0.1)
+    assert nn.zeros_like(tree)["z"] == 0 * params
+    assert nn.tree_leaves(tree)[0] is params.layers[0].weights, "in sorted order"
+    vector, unravel = nn.ravel(tree)
+    assert unravel(vector)["z"] == params
+    assert nn.global_norm(nn.clip_by_global_norm(slope, 1e-3)) == pytest.approx(1e-3, rel=1e-4)
+    with pytest.raises(ValueError, match=r"params and grads differ at a: list of 1 and list of 2"):
+        nn.sgd_step(tree, slope | {"a": [1, 2]}, 0.1)
+    with pytest.raises(ValueError, match=r"params and grads differ: dict\['a', 'z'\] and dict\['a'\]"):
+        nn.sgd_step(tree, {"a": slope["a"]}, 0.1)
+
+
+@given(dtypes, st.sampled_from([np.float64(0.3), np.float32(0.3), np.asarray(0.3), 0.3, 1, True]))
+def test_no_number_changes_a_dtype(dtype, number):
+    params = nn.init(0, (3, 2), [nn.softmax], dtype)
+    half = number / 2
+    for tree in (
+        nn.sgd_step(params, params, number),
+        nn.momentum_step(params, params, params, number, momentum=half),
+        nn.adam_step(params, params, nn.adam_init(params), number, half, half, eps=number, weight_decay=number),
+        nn.clip_by_global_norm(params, half),
+        number * params,
+        params / number,
+        nn.forward(nn.Dropout(half, 1), params.layers[0].weights),
+    ):
+        leaves = [leaf for leaf in nn.tree_leaves(tree) if leaf.dtype != np.int64]
+        assert {leaf.dtype for leaf in leaves} == {np.dtype(dtype)}
+        exact = nn.init(0, (3, 2), [nn.softmax], dtype)
+        assert params == exact
+
+
+@given(networks())
+def test_norms_and_products_are_read_only_0_d_arrays(params):
+    for value in (nn.global_norm(params), nn.vdot(params, params)):
+        assert type(value) is np.ndarray and value.shape == () and not value.flags.writeable
+        assert relative_error(value, np.float64(value)) == 0

@@ -1,0 +1,112 @@
+"""Dropout, the layer that is random in training, and the seeds that a training step gives to such layers.
+
+It is registered as a layer of your own would be; no other file knows of it.
+"""
+
+from typing import Any, TypeVar, cast
+
+import attrs
+
+from purenn.arrays import Array, Seed, check_floats, check_number, generator, lock_in_place, namespace, seed_tuple
+from purenn.layers import Pullback, checked_gradient, vjp
+from purenn.records import fields_of, is_record, record
+from purenn.trees import kinds
+
+L = TypeVar("L")
+
+
+@record
+class Dropout:
+    """A layer that sets each of its inputs to zero with some probability, and scales the others up to make up for it.
+
+    ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
+    section 10). The mask comes from the seed; without a seed, ``y = x``. Training gives a seed for each step with
+    ``seeded``; gradients have the type of the network without seeds. NumPy draws the mask; under ``jax.jit`` that
+    happens once, when the function is compiled.
+
+    Attributes
+    ----------
+    rate : float
+        At least 0 and below 1.
+    seed : int, tuple of int, or None
+
+    Raises
+    ------
+    ValueError
+        If the rate is out of its range, or the seed is negative.
+
+    Examples
+    --------
+    >>> import numpy as np, purenn as nn
+    >>> nn.forward(nn.Dropout(0.5), np.ones((1, 8)))
+    array([[1., 1., 1., 1., 1., 1., 1., 1.]])
+    >>> nn.forward(nn.seeded(nn.Dropout(0.5), 1), np.ones((1, 8)))
+    array([[2., 0., 0., 2., 2., 2., 2., 0.]])
+    """
+
+    rate: float = attrs.field(converter=lambda rate: check_number("rate", rate))
+    seed: Seed | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_number("rate", self.rate, least=0, below=1)
+        if self.seed is not None:
+            seed_tuple(self.seed)
+
+
+@vjp.register
+def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
+    check_floats(x)
+    scale = 1.0 if layer.seed is None else _scale(layer.seed, layer.rate, x)
+    y = lock_in_place(x * scale)
+
+    def dropout_pullback(dy: Array) -> Any:
+        dy = checked_gradient(dy, y)
+
+        def dx() -> Array:
+            return lock_in_place(dy * scale)
+
+        return Dropout(layer.rate), dx
+
+    return y, dropout_pullback
+
+
+def _scale(seed: Seed, rate: float, x: Array) -> Array:
+    kept = generator(seed).random(x.shape, dtype="float32") >= rate
+    return namespace(x).asarray(kept, dtype=x.dtype) / (1 - rate)
+
+
+def seeded(layer: L, seed: Seed) -> L:
+    """Return the same layer or network with a seed in each random part: one that has a field ``seed``.
+
+    Each part gets a seed of its own, the given one and its place in the network. A training step then reads
+    ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``; the parameters themselves never have a seed, so
+    that ``forward(params, x)`` is the network without dropout.
+
+    Parameters
+    ----------
+    layer : Params, or any other layer
+    seed : int or tuple of int
+        The same seed gives the same masks. Use a new seed for every step.
+
+    Raises
+    ------
+    ValueError
+        If ``seed`` is not a seed.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
+    Params(layers=(
+        Dropout(rate=0.2, seed=(0, 7, 0, 0)),
+        Dropout(rate=0.5, seed=(0, 7, 0, 1)),
+    ))
+    """
+    path = seed_tuple(seed)
+    kind = kinds[type(layer)]
+    if kind is None:
+        return layer
+    detail, children = kind.open(layer)
+    parts = [seeded(child, (*path, number)) for number, child in enumerate(children)]
+    new: Any = kind.build(detail, iter(parts).__next__)
+    return cast("L", attrs.evolve(new, seed=seed) if is_record(new) and "seed" in fields_of(new) else new)

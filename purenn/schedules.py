@@ -1,0 +1,163 @@
+"""Schedules: the learning rate as a function of the step; and when to stop."""
+
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from purenn.arrays import Array, as_floats, check_number, check_real, is_array, lock_in_place, namespace
+
+
+def warmup_cosine(
+    step: Array | int, peak_lr: float, total_steps: int, warmup_steps: int = 0, final_lr: float = 0.0
+) -> Any:
+    """Return a learning rate that rises along a line and falls along a cosine.
+
+    In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
+    ``t = (s - warmup_steps) / (total_steps - warmup_steps)``, ``final_lr + (peak_lr - final_lr) (1 + cos(pi t)) / 2``
+    (Loshchilov & Hutter 2017, equation 5); and ``final_lr`` from ``total_steps`` on.
+
+    Parameters
+    ----------
+    step : int or array of int
+        Counted from 0; before that, the rate is that of step 0.
+    peak_lr : float
+    total_steps, warmup_steps : int
+        ``0 <= warmup_steps < total_steps``.
+    final_lr : float
+
+    Returns
+    -------
+    float
+        An array, if ``step`` is one.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of steps do not fit, or a rate is not finite.
+    TypeError
+        If a rate is not a number, or a number of steps is not an int.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> [nn.warmup_cosine(step, peak_lr=1.0, total_steps=6, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    total_steps, warmup_steps = operator.index(total_steps), operator.index(warmup_steps)
+    peak_lr, final_lr = check_number("peak_lr", peak_lr), check_number("final_lr", final_lr)
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
+    s = _as_steps(step)
+    xp = namespace(s)
+    progress = xp.clip((s - warmup_steps) / (total_steps - warmup_steps), 0, 1)
+    falling = final_lr + (peak_lr - final_lr) * (1 + xp.cos(math.pi * progress)) / 2
+    return _like(step, xp.where(s < warmup_steps, s * (peak_lr / max(warmup_steps, 1)), falling))
+
+
+def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> Any:
+    """Return a learning rate that shrinks by the same factor in every step.
+
+    In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
+
+    Raises ValueError if ``decay_steps`` or ``decay_rate`` is not positive.
+
+    See Also
+    --------
+    warmup_cosine : Takes the same kinds of steps and rates, and returns and raises the same.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
+    0.2
+    """
+    decay_steps, decay_rate = operator.index(decay_steps), check_number("decay_rate", decay_rate)
+    initial_lr = check_number("initial_lr", initial_lr)
+    if decay_steps < 1 or not decay_rate > 0:
+        raise ValueError(f"decay_steps is {decay_steps} and decay_rate {decay_rate}, but both must be positive")
+    return _like(step, initial_lr * decay_rate ** (_as_steps(step) / decay_steps))
+
+
+def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: Sequence[int]) -> Any:
+    """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
+
+    From a boundary on, the next value holds. Raises ValueError if the boundaries do not increase, or there is not one
+    value more than boundaries.
+
+    See Also
+    --------
+    warmup_cosine : Takes the same kinds of steps and rates, and returns and raises the same.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> [nn.piecewise_constant(step, values=[0.1, 0.01, 0.001], boundaries=[10, 20]) for step in (9, 10, 25)]
+    [0.1, 0.01, 0.001]
+    """
+    boundaries, values = list(map(operator.index, boundaries)), [check_number("a value", value) for value in values]
+    if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
+        raise ValueError(
+            f"boundaries are {boundaries} and values {values}, but boundaries must increase, with one more value"
+        )
+    s = _as_steps(step)
+    xp = namespace(s)
+    value = xp.full_like(s, values[0])
+    for boundary, following in zip(boundaries, values[1:], strict=True):
+        value = xp.where(s < boundary, value, following)
+    return _like(step, value)
+
+
+def _as_steps(step: Array | int) -> Array:
+    s = as_floats(step)
+    return namespace(s).maximum(s, 0)
+
+
+def _like(step: Any, value: Array) -> Any:
+    return lock_in_place(value) if is_array(step) else float(value)
+
+
+# When to stop
+
+
+def converged(losses: Iterable[float], patience: int = 5) -> bool:
+    """Tell whether none of the last ``patience`` losses is lower than the lowest before them.
+
+    This is early stopping with patience (Goodfellow, Bengio & Courville 2016, algorithm 7.1), for losses on validation
+    data. A loss that is NaN counts as infinite.
+
+    Parameters
+    ----------
+    losses : iterable of float
+        The losses so far, the oldest first.
+    patience : int
+        At least 1.
+
+    Returns
+    -------
+    bool
+        True only if there are more than ``patience`` losses.
+
+    Raises
+    ------
+    ValueError
+        If ``patience`` is not positive.
+    TypeError
+        If ``patience`` is not an int, or a loss is not a real number.
+
+    Examples
+    --------
+    >>> import purenn as nn
+    >>> nn.converged([3.0, 1.0, 2.0, 1.5], patience=2), nn.converged([3.0, 1.0, 2.0, 0.5], patience=2)
+    (True, False)
+    """
+    patience = operator.index(patience)
+    if patience < 1:
+        raise ValueError(f"patience is {patience}, but must be at least 1")
+    values = []
+    for loss in losses:
+        if is_array(loss):
+            check_real(loss)  # float would drop an imaginary part
+        values.append(math.inf if math.isnan(loss) else float(loss))
+    return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
