@@ -3,11 +3,12 @@
     python examples/benchmark.py            # everything, in under ten minutes on two cores
     python examples/benchmark.py --smoke    # one network, one batch size, one round
 
-A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax. For
-small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam, beside
-scikit-learn's ``fit`` per step (with two classes, that network has one output less). Every contender runs in a process of its own with the same number of threads, and they take turns. Before anything is
-timed, all of them must come to the same parameters from the same start. One that is not installed is left out, and the
-table says so. The floor is no contender: it is a step's eight matrix products alone.
+A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax.
+For small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam,
+beside one step of scikit-learn's ``fit`` (for two classes, its network has one output instead of two). Every
+contender runs in a process of its own with the same number of threads, and they take turns. Before anything is timed,
+all of them must come to the same parameters from the same start. One that is not installed is left out, and the table
+says so. The floor is no contender: it is a step's eight matrix products alone.
 
 The first line printed names the kernel that NumPy's OpenBLAS has chosen for the processor; ``OPENBLAS_CORETYPE`` in the
 environment (``Haswell``: AVX2, ``SkylakeX``: AVX-512) makes it take another.

@@ -210,6 +210,17 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     return value
 
 
+def check_count(name: str, value: Array) -> None:
+    """Raise ValueError unless something is one integer of at least 0."""
+    if value.ndim or not has_kind(value, "integral") or (inspectable(value) and not value >= 0):
+        raise ValueError(f"{name} is {describe(value)}, but must be one integer, and not negative")
+
+
+def math_of(count: Array) -> tuple[Any, Any]:
+    """Return the module with the functions for a count, and the count as they take it; for NumPy, Python's numbers."""
+    return (math, int(count)) if inspectable(count) else (namespace(count), as_floats(count))
+
+
 def as_floats(value: Any) -> Array:
     """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
     array = value if is_array(value) else np.asarray(operator.index(value))

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from purenn.activations import Activation
 from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
-from purenn.records import Vector, build_unchecked, is_record, record
-from purenn.trees import Tree, tree_leaves
+from purenn.records import Vector, is_record, record
+from purenn.trees import Tree, build_unchecked, tree_leaves
 
 Layer: TypeAlias = Tree
 """The annotation for a field that holds a layer: a record of any kind."""

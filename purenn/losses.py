@@ -362,15 +362,11 @@ def _above_half(predictions: Array) -> Array:
     return xp.astype(predictions > 0.5, index_dtype(xp))
 
 
-def _unchanged(predictions: Array) -> Array:
-    return predictions
-
-
 _OUTPUTS = {
     output.activation: output
     for output in (
         _Output(softmax, _class_targets, _cross_entropies, _most_probable),
         _Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
-        _Output(identity, _value_targets, _half_squared_errors, _unchanged),
+        _Output(identity, _value_targets, _half_squared_errors, identity.function),
     )
 }

@@ -6,22 +6,9 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 import math
 from typing import Any, TypeVar
 
-from purenn.arrays import (
-    Array,
-    as_floats,
-    brief,
-    check_arrays,
-    check_number,
-    describe,
-    floats_like,
-    has_kind,
-    index_dtype,
-    inspectable,
-    lock_in_place,
-    namespace,
-)
-from purenn.records import Vector, build_unchecked, record
-from purenn.trees import LEAF, Tree, aligned, arrays_of, flatten, kinds, tree_leaves, unit_and_norm, zeros_like
+from purenn.arrays import Array, check_count, check_number, floats_like, index_dtype, lock_in_place, math_of, namespace
+from purenn.records import Vector, record
+from purenn.trees import Tree, aligned, arrays_of, build_unchecked, can_change, unit_and_norm, zeros_like
 
 T = TypeVar("T")
 
@@ -113,6 +100,13 @@ class AdamState(Vector):
         How many steps were taken. int64; other libraries' arrays have their default integer type.
     means, squares : Params
         The exponential averages of the gradient and of its square, like the parameters.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is not one integer of at least 0, or ``means`` and ``squares`` differ in structure or a shape.
+    TypeError
+        If a leaf is not an array.
     """
 
     steps: Array
@@ -120,10 +114,8 @@ class AdamState(Vector):
     squares: Tree
 
     def __attrs_post_init__(self) -> None:
-        steps = self.steps
-        if steps.ndim or not has_kind(steps, "integral") or (inspectable(steps) and not steps >= 0):
-            raise ValueError(f"steps is {describe(steps)}, but must be one integer, and not negative")
-        check_arrays(tree_leaves((self.means, self.squares)))
+        check_count("steps", self.steps)
+        aligned(means=self.means, squares=self.squares)
 
 
 def adam_init(params: Any) -> AdamState:
@@ -147,7 +139,7 @@ def adam_init(params: Any) -> AdamState:
     >>> nn.adam_init(np.ones(3))
     AdamState(steps=0, means=f64[3], squares=f64[3])
     """
-    if any(node is not LEAF and node[0] in (kinds[list], kinds[dict]) for node in flatten(params)[1]):
+    if can_change(params):
         raise TypeError("params holds a list or a dict, but the state of Adam cannot; use a record or a tuple instead")
     xp = namespace(arrays_of(params)[0])
     return AdamState(xp.asarray(0, dtype=index_dtype(xp)), zeros_like(params), zeros_like(params))
@@ -207,7 +199,7 @@ def adam_step(
     (array([0.9, 2.1]), array(1))
     """
     if not isinstance(state, AdamState):
-        raise TypeError(f"state is {brief(state)}, but must be what adam_init or the previous step returned")
+        raise TypeError(f"state is a {type(state).__name__}, but must be what adam_init or the previous step returned")
     lr, eps = check_number("lr", lr), check_number("eps", eps, least=0)
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))
@@ -219,7 +211,7 @@ def adam_step(
 
     # The corrections of m_hat and v_hat are numbers, so they go into the rate and eps instead of into two arrays each
     # (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits of 1 - beta^t that the power would lose.
-    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps))
+    xp, t = math_of(steps)
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
     alpha, eps_hat = lr * xp.sqrt(correction2) / correction1, eps * xp.sqrt(correction2)

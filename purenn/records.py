@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
-from purenn.trees import Tree, aligned, kinds, record_kind, tree_map
+from purenn.trees import Tree, aligned, build_unchecked, kinds, record_kind, tree_map
 
 T = TypeVar("T")
 
@@ -255,17 +255,6 @@ class Vector:
 def fields_of(record: Any) -> dict[str, Any]:
     """Return the values of all fields of a record by their names."""
     return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
-
-
-_set = object.__setattr__  # records are frozen, also for themselves
-
-
-def build_unchecked(cls: type[T], **fields: Any) -> T:
-    """Return a record with given fields, taken as they are: nothing is validated, converted, or copied."""
-    new = object.__new__(cls)
-    for name, value in fields.items():
-        _set(new, name, value)
-    return new
 
 
 def build_checked(cls: type[T], fields: dict[str, Any]) -> T:

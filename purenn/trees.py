@@ -55,6 +55,17 @@ def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> 
     return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees)
 
 
+def build_unchecked(cls: type[T], **fields: Any) -> T:
+    """Return a record with given fields, taken as they are: nothing is validated, converted, or copied."""
+    new = object.__new__(cls)
+    for name, value in fields.items():
+        _set(new, name, value)
+    return new
+
+
+_set = object.__setattr__  # records are frozen, also for themselves
+
+
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Return the function that takes a record and returns the values of some of its fields."""
     if len(names) == 1:
@@ -68,9 +79,8 @@ def _sequence_kind(cls: type, make: Callable[[list[Any]], Any]) -> Kind:
 
 
 def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    for key in node:
-        if not isinstance(key, str):
-            raise TypeError(f"a dict in a tree has the key {brief(key)}, but keys must be strings")
+    if not all(isinstance(key, str) for key in node):
+        raise TypeError(f"a dict in a tree has the keys {brief(list(node))}, but keys must be strings")
     return sorted(node), [node[key] for key in sorted(node)]
 
 
@@ -78,22 +88,21 @@ kinds = _Kinds({cls: _sequence_kind(cls, cls) for cls in (tuple, list)})  # ``re
 kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda _, child: None)
 kinds[dict] = Kind(dict, _open_dict, lambda keys, child: {key: child() for key in keys})
 
-LEAF: Any = "leaf"
-Structure: TypeAlias = list[Any]
+LEAF: Any = "leaf"  # what stands for one in the structure of a tree
 
 
-def flatten(tree: Any) -> tuple[list[Any], Structure]:
+def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     """Return the leaves of a tree, and its structure: a flat list of all nodes, parents first, without the leaves.
 
     Trees that differ in nothing but their leaves have equal structures.
     """
     leaves: list[Any] = []
-    structure: Structure = []
+    structure: list[Any] = []
     _flatten((tree,), leaves, structure)
     return leaves, structure
 
 
-def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: Structure) -> None:
+def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: list[Any]) -> None:
     for node in nodes:
         kind = kinds[type(node)]
         if kind is None:
@@ -105,7 +114,7 @@ def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: Structure) -> N
             _flatten(children, leaves, structure)
 
 
-def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
+def unflatten(structure: list[Any], leaves: Sequence[Any]) -> Any:
     """Return the tree of a structure and its leaves, taken as they are: nothing is validated, converted, or copied."""
     leaf = list(leaves).pop
     built: list[Any] = []
@@ -118,7 +127,7 @@ def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
     return built.pop()
 
 
-def _paths(structure: Structure) -> list[str]:
+def _paths(structure: list[Any]) -> list[str]:
     """Return the path of every node: the names that lead to it, joined by dots."""
     paths: list[str] = []
     ahead = [""]
@@ -132,11 +141,11 @@ def _paths(structure: Structure) -> list[str]:
     return paths
 
 
-def _leaf_paths(structure: Structure) -> list[str]:
+def _leaf_paths(structure: list[Any]) -> list[str]:
     return [path for path, node in zip(_paths(structure), structure, strict=True) if node is LEAF]
 
 
-def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], Structure]:
+def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
     """Return the leaves of several trees, and the structure that they share."""
     (first, tree), *others = trees.items()
     leaves, structure = flatten(tree)
@@ -155,7 +164,7 @@ def _outline(node: Any) -> str:
     if node is LEAF:
         return "a leaf"
     kind, detail = node
-    return kind.cls.__name__ + (f" of {len(detail)}" if isinstance(detail, range) else str(detail))
+    return f"{kind.cls.__name__} of {len(detail)}" if isinstance(detail, range) else f"{kind.cls.__name__}{detail}"
 
 
 def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError:
@@ -247,6 +256,11 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
                 texts = describe(a), f"{describe(b)}; arrays must have the same shape and dtype"
                 raise _difference(first, name, _leaf_paths(structure)[place], *texts)
     return *columns, functools.partial(unflatten, structure)
+
+
+def can_change(tree: Any) -> bool:
+    """Whether a tree holds a list or a dict."""
+    return any(node is not LEAF and node[0].cls in (list, dict) for node in flatten(tree)[1])
 
 
 def arrays_of(tree: Any) -> list[Array]:

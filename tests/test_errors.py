@@ -127,7 +127,7 @@ CASES = {
     "NaN values": (lambda: nn.grads(nn.init(0, (4, 1), [nn.identity]), X, np.where(X[:, :1] > 0, np.nan, 0)), ValueError, "y has 5 values that are NaN"),
     "NaN distribution": (lambda: nn.loss(PARAMS, X, np.tile([np.nan, 1], (5, 1))), ValueError, "y has 5 values that are NaN"),
     "a mistake in a distribution": (lambda: nn.loss(PARAMS, X, np.full((5, 2), 0.51)), ValueError, r"y / y.sum\(axis=1, keepdims=True\) makes"),
-    "dict keys": (lambda: nn.tree_leaves({1: X}), TypeError, "a dict in a tree has the key 1, but keys must be strings"),
+    "dict keys": (lambda: nn.tree_leaves({1: X}), TypeError, "a dict in a tree has the keys \\[1\\], but keys must be strings"),
     "Adam, list": (lambda: nn.adam_init([X]), TypeError, "use a record or a tuple instead"),
     "Adam, dict": (lambda: nn.adam_init((X, {"a": X})), TypeError, "use a record or a tuple instead"),
     "dropout first": (lambda: nn.forward(nn.Params((nn.Dropout(0.5), LAYER)), f32(5, 3)), ValueError, "but the layer takes 4"),
