@@ -799,7 +799,7 @@ HUNGRY = {
         pickle.SETITEMS,
     ),
     "a string for an array": raw(
-        RECORD, by_name("purenn.optimizers", "AdamState"), pickle.EMPTY_DICT, pickle.MARK, text("squares"), pickle.NONE, text("means"), text("\x01" * 390_000 + "\N{GRINNING FACE}"),
+        RECORD, by_name("purenn.optimizers", "AdamState"), pickle.EMPTY_DICT, pickle.MARK, text("squares"), text("a"), text("means"), text("\x01" * 390_000 + "\N{GRINNING FACE}"),
         text("steps"), by_name("purenn.checkpoint", "array"), text("<i8"), pickle.EMPTY_TUPLE, pickle.SHORT_BINBYTES, b"\x08", bytes(8), pickle.TUPLE3, pickle.REDUCE,
         pickle.SETITEMS, pickle.TUPLE2, pickle.REDUCE,
     ),
