@@ -300,7 +300,9 @@ def chained_vjp(
 
         gradients = []
         for layer, _, pullback in reversed(passed[lowest:]):
-            gradient, dx = _checked_pair(layer, "pullback", pullback(dx()), type(layer))
+            dy = dx()
+            del dx  # frees the arrays of the layer above
+            gradient, dx = _checked_pair(layer, "pullback", pullback(dy), type(layer))
             gradients.append(gradient)
         for layer, y, pullback in reversed(passed[:lowest]):
             gradients.append(_checked_pair(layer, "pullback", pullback(y), type(layer))[0])
