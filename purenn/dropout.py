@@ -76,9 +76,9 @@ def _scale(seed: Seed, rate: float, x: Array) -> Array:
 
 
 def seeded(layer: L, seed: Seed) -> L:
-    """Return the same layer or network with a seed in each random part: one that has a field ``seed``.
+    """Return the same layer or network with a seed in each record that has a field ``seed``.
 
-    Each part gets a seed of its own, the given one and its place in the network. A training step then reads
+    Each gets its own: the given seed, followed by its place in the network. A training step then reads
     ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``; the parameters themselves never have a seed, so
     that ``forward(params, x)`` is the network without dropout.
 

@@ -12,15 +12,16 @@ from typing import Any, TypeAlias
 from purenn.activations import Activation
 from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
 from purenn.records import Vector, is_record, record
-from purenn.trees import Tree, build_unchecked, tree_leaves
+from purenn.trees import Tree, build_unchecked, flatten
 
 Layer: TypeAlias = Tree
 """The annotation for a field that holds a layer: a record of any kind."""
 
 _Gradients: TypeAlias = tuple[
     Any, Callable[[], Array]
-]  # inner functions evaluate annotations at every call: a name is free
+]  # inner functions evaluate their annotations at every call; a name is cheap
 Pullback: TypeAlias = Callable[[Array], _Gradients]
+Rule: TypeAlias = Callable[[Any, Array], tuple[Array, Pullback]]
 
 
 @record
@@ -63,7 +64,7 @@ class Dense(Vector):
                 f"weights are {describe(weights)} and biases {describe(biases)}, "
                 "but must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
             )
-        check_dtypes(type(self).__name__, tree_leaves(self))
+        check_dtypes(type(self).__name__, flatten(self)[0])
 
     @property
     def fan_in(self) -> int:
@@ -115,7 +116,7 @@ class Params(Vector):
             if given is not None and taken is not None and given != taken:
                 raise ValueError(f"layer {number} takes {taken} features, but layer {number - 1} gives {given}")
             given = getattr(layer, "fan_out", None)
-        check_dtypes(type(self).__name__, tree_leaves(self))
+        check_dtypes(type(self).__name__, flatten(self)[0])
 
     @property
     def fan_in(self) -> int | None:
@@ -141,8 +142,9 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
 
     With ``y = forward(layer, x)``, the pullback multiplies ``dy`` by the transposed Jacobian of ``y``: if ``dy`` is
     the gradient of a scalar with respect to ``y``, the results are its gradients with respect to ``layer`` and ``x``.
-    ``Dense``: with ``dz = dy * activation'(z)``, these are ``x.T @ dz`` and ``sum(dz)`` over the batch, and
-    ``dz @ weights.T``. ``Params``: the chain rule, the last layer first (Rumelhart, Hinton & Williams 1986).
+    ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and ``x`` are
+    ``x.T @ dz``, ``sum(dz)`` over the batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last layer first
+    (Rumelhart, Hinton & Williams 1986).
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     pullback : callable
         ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` gives an
         array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called. Both
-        may be called often.
+        may be called more than once.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def forward(layer: Layer, x: Array) -> Array:
 
 @vjp.register
 def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> tuple[Array, Pullback]:
-    """Apply the rule of ``Dense``; with ``activation=identity``, to what comes before the activation: the logits."""
+    """Apply a dense layer. A given activation replaces the layer's own; with ``identity``, the output is the logits."""
     f = layer.activation if activation is None else activation
     x = _checked_input(layer, x)
     z = lock_in_place(x @ layer.weights + layer.biases)
@@ -276,13 +278,11 @@ def _network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
     return chained_vjp(network, x, last=vjp)
 
 
-def chained_vjp(
-    network: Params, x: Array, last: Callable[[Layer, Array], tuple[Array, Pullback]]
-) -> tuple[Array, Pullback]:
+def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]:
     """Apply the layers of a network, with ``last`` in place of ``vjp`` for the last of them.
 
-    A layer without arrays has a gradient that no ``dy`` changes. So below the lowest layer that has arrays, the network
-    asks for gradients with any array of the right shape, and computes nothing unless its own ``dx`` is called.
+    The layers below the lowest one that has arrays have gradients that no ``dy`` changes. Their pullbacks are asked for
+    these with any array of the right shape, and gradients go through these layers only if ``dx`` is called.
     """
     passed = []
     rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]
@@ -291,7 +291,7 @@ def chained_vjp(
         x = _checked_output(vjp, layer, x, y)
         passed.append((layer, x, pullback))
     lowest = 0
-    while lowest < len(passed) and not tree_leaves(network.layers[lowest]):
+    while lowest < len(passed) and not flatten(network.layers[lowest])[0]:
         lowest += 1
 
     def network_pullback(dy: Array) -> _Gradients:
@@ -322,7 +322,7 @@ def chained_vjp(
 
 
 def _checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
-    """Return what a rule or its pullback returned, if that is an object of a class and a function; else raise."""
+    """Unpack the pair that a rule or a pullback returned; raise unless it is an object of a class and a function."""
     try:
         first, second = result
         kept = isinstance(first, cls) and callable(second)

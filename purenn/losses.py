@@ -17,7 +17,9 @@ L = TypeVar("L")
 
 
 def logits(params: Any, x: Array) -> Array:
-    """Return the logits of a network: its output before the last activation, ``h @ weights + biases``.
+    """Return the logits of a network: its output before the last activation.
+
+    With the input ``h`` of the last layer, ``h @ weights + biases``.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
     z : array, (n, fan_out)
         The logits.
     pullback : callable
-        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, ready for every step, and a function
+        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, as every step takes it, and a function
         without arguments that gives the gradient with respect to ``x``, as for ``vjp``.
 
     Raises
@@ -105,7 +107,7 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     With logits ``z`` and targets ``t``, by the activation at the output:
 
     - softmax, cross-entropy: ``-sum_k t_k log softmax(z)_k = log(sum_k exp(z_k)) - sum_k t_k z_k``
-    - sigmoid, binary cross-entropy: ``sum_k log(1 + exp(z_k)) - t_k z_k``
+    - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
     - identity, half the squared error: ``sum_k (z_k - t_k)^2 / 2``
 
     (Bishop 2006, equations 4.108, 4.90 and 3.12.)
@@ -113,7 +115,7 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     Parameters
     ----------
     params : Params
-        A network whose last layer is dense, with softmax, sigmoid, or identity.
+        A network whose last layer is dense, with softmax, sigmoid, or identity; or such a layer alone.
     x : array, (n, fan_in)
         One example per row; ``n`` at least 1.
     y : array
@@ -151,7 +153,7 @@ def grads(params: L, x: Array, y: Array) -> L:
     Parameters
     ----------
     params, x, y
-        As for ``loss``. ``x`` must not change meanwhile.
+        As for ``loss``.
 
     Returns
     -------
@@ -228,7 +230,7 @@ def predict(params: Any, x: Array) -> Array:
 def accuracy(params: Any, x: Array, y: Array) -> Array:
     """Return the share of correct predictions; for sigmoid, over all outputs.
 
-    A soft target counts as the class that it makes most probable.
+    A target that is a distribution counts as its most probable class; for sigmoid, a target above one half as 1.
 
     Parameters
     ----------
@@ -238,7 +240,7 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
     Returns
     -------
     array, ()
-        From 0 to 1, read-only, of the dtype of the parameters; NaN if a prediction is.
+        From 0 to 1, read-only, of the dtype of the parameters; NaN if any prediction is NaN.
 
     Raises
     ------
@@ -267,7 +269,9 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
 
 class _Output(NamedTuple):
     activation: Activation
-    targets: Callable[[Array, Array], Array]  # (y, like) -> what the predictions should be, checked, in a dtype
+    targets: Callable[
+        [Array, Array], Array
+    ]  # (y, like) -> what the predictions should be, checked, in the dtype of ``like``
     losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
@@ -308,7 +312,7 @@ def _class_targets(y: Array, like: Array) -> Array:
 
 
 def _tolerance(y: Array) -> float:
-    """Return how far the sum of a distribution may be from 1, rounded to the dtype of ``y``."""
+    """Return how far the sum of a row may be from 1 through rounding in the dtype of ``y``."""
     return max(1e-5, 10 * float(namespace(y).finfo(y.dtype).eps)) if has_kind(y, "real floating") else 0
 
 

@@ -1,4 +1,4 @@
-"""Steps of gradient descent: they take parameters, their gradient and a state, and return new ones.
+"""Steps of gradient descent: they take parameters, a gradient and perhaps a state, and return new parameters and state.
 
 A step flattens each tree into its arrays, computes new arrays from its formula, and builds the trees again.
 """
@@ -35,7 +35,7 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     ValueError
         If ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype.
     TypeError
-        If ``lr`` is not a number, or the parameters are not floats.
+        If ``lr`` is not a number, or the parameters are integers.
 
     Examples
     --------
@@ -176,9 +176,9 @@ def adam_step(
     beta1, beta2 : float
         How much of the averages is kept; at least 0 and below 1, and known when ``jax.jit`` compiles the step.
     eps : float
-        Keeps the divisor from zero; at least 0.
+        Keeps the divisor away from zero; 0 is allowed.
     weight_decay : float
-        The share of the parameters that a step takes away, in units of ``lr``; at least 0.
+        A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
 
     Returns
     -------
@@ -209,8 +209,8 @@ def adam_step(
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
-    # The corrections of m_hat and v_hat are numbers, so they go into the rate and eps instead of into two arrays each
-    # (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits of 1 - beta^t that the power would lose.
+    # The corrections of m_hat and v_hat are numbers: they go into the rate and eps instead of into two more arrays for
+    # each of params (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
     xp, t = math_of(steps)
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0

@@ -4,7 +4,7 @@ A tree is a record, a tuple, list or dict of trees, None (an empty tree), or a l
 The annotations of a record say which of its fields are part of the tree (see ``purenn.records``); the others are
 static. The keys of dicts are strings, and stand in sorted order.
 
-Everything here is written on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
+Everything here is built on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
 """
 
 import functools
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     cls: type
     open: Callable[[Any], tuple[Any, Sequence[Any]]]  # node -> (detail, children)
     build: Callable[[Any, Callable[[], Any]], Any]  # (detail, function that gives one child after the other) -> node
-    fields: tuple[str, ...] | None = None  # of a record, the names of its children; else the detail names them
+    fields: tuple[str, ...] | None = None  # the names of a record's children; the detail of other nodes has the names
 
 
 class _Kinds(dict[type, Kind | None]):
@@ -59,18 +59,14 @@ def build_unchecked(cls: type[T], **fields: Any) -> T:
     """Return a record with given fields, taken as they are: nothing is validated, converted, or copied."""
     new = object.__new__(cls)
     for name, value in fields.items():
-        _set(new, name, value)
+        object.__setattr__(new, name, value)  # records are frozen, also for themselves
     return new
-
-
-_set = object.__setattr__  # records are frozen, also for themselves
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Return the function that takes a record and returns the values of some of its fields."""
     if len(names) == 1:
-        (name,) = names
-        return lambda record: (getattr(record, name),)
+        return lambda record: (getattr(record, names[0]),)
     return operator.attrgetter(*names) if names else lambda record: ()
 
 
@@ -92,9 +88,10 @@ LEAF: Any = "leaf"  # what stands for one in the structure of a tree
 
 
 def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
-    """Return the leaves of a tree, and its structure: a flat list of all nodes, parents first, without the leaves.
+    """Return the leaves of a tree, and its structure: a list of all nodes, parents first, with LEAF for each leaf.
 
-    Trees that differ in nothing but their leaves have equal structures.
+    A node stands as its kind and its detail: for ``Dense``, ``(kind of Dense, (activation,)), LEAF, LEAF``. Trees that
+    differ in nothing but their leaves have equal structures.
     """
     leaves: list[Any] = []
     structure: list[Any] = []
@@ -208,8 +205,8 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
 def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     """Apply a function to the path and the value of every leaf of a tree.
 
-    A path is the names that lead to the leaf, joined by dots: fields of records, numbers of items, keys of dicts. The
-    path of a tree that is a leaf itself is empty.
+    A path is the names that lead to the leaf, joined by dots: fields of records, indices, keys of dicts. The path of a
+    tree that is a leaf itself is empty.
 
     See Also
     --------
@@ -219,7 +216,7 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     --------
     >>> import purenn as nn
     >>> params = nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
-    >>> frozen = nn.tree_map_with_path(lambda path, p: 0 * p if path.startswith("layers.0.") else p, params)
+    >>> weights_only = nn.tree_map_with_path(lambda path, p: p if path.endswith("weights") else 0 * p, params)
     >>> nn.tree_leaves(nn.tree_map_with_path(lambda path, p: path, params))
     ['layers.0.weights', 'layers.0.biases', 'layers.1.weights', 'layers.1.biases']
     """
@@ -242,7 +239,7 @@ def tree_leaves(tree: Any) -> list[Any]:
 
 
 def aligned(**trees: Any) -> tuple[Any, ...]:
-    """Return the arrays of each tree as a list, and last a function that makes a tree like these of a list of arrays.
+    """Return one list of arrays per tree, then a function that builds such a tree from a list of arrays.
 
     Raises ValueError unless the trees have the same structure, with arrays of the same shape and dtype in each place;
     TypeError if a leaf is not an array.
@@ -318,7 +315,10 @@ def global_norm(tree: Any) -> Array:
 
 
 def unit_and_norm(tree: Any) -> tuple[Array, Array]:
-    """Return the largest absolute value of a tree, or 1 if that is 0 or not finite, and the norm in this unit."""
+    """Return ``(unit, norm)``: the norm is ``unit * norm``, and the unit the largest absolute value.
+
+    The unit is 1 if that is 0 or not finite.
+    """
     arrays = arrays_of(tree)
     for array in arrays:
         check_real(array)
@@ -332,7 +332,7 @@ def unit_and_norm(tree: Any) -> tuple[Array, Array]:
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     """Lay all arrays of a tree end to end in one vector, and return it with the function that undoes this.
 
-    An optimizer that works on vectors alone, such as those of ``scipy.optimize``, can so train a network.
+    This lets an optimizer that works on vectors, such as those of ``scipy.optimize``, train a network.
 
     Parameters
     ----------
