@@ -4,7 +4,7 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 """
 
 import math
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from purenn.arrays import Array, check_count, check_number, floats_like, index_dtype, lock_in_place, math_of, namespace
 from purenn.records import Vector, record
@@ -45,8 +45,7 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     """
     lr = check_number("lr", lr)
     ps, gs, rebuilt = aligned(params=params, grads=grads)
-    new: T = rebuilt([floats_like(-lr * g + p, p) for p, g in zip(ps, gs, strict=True)])
-    return new
+    return cast("T", rebuilt([floats_like(-lr * g + p, p) for p, g in zip(ps, gs, strict=True)]))
 
 
 def momentum_step(
@@ -256,5 +255,4 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
     factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
     gs, rebuilt = aligned(grads=grads)
-    clipped: T = rebuilt([floats_like(factor * g, g) for g in gs])
-    return clipped
+    return cast("T", rebuilt([floats_like(factor * g, g) for g in gs]))

@@ -34,6 +34,8 @@ class _Kinds(dict[type, Kind | None]):
     """The kind of every class of nodes; None for the classes of leaves."""
 
     def __missing__(self, cls: type) -> Kind | None:
+        if any(getattr(self.get(base), "fields", None) is not None for base in cls.__mro__):
+            raise TypeError(f"{cls.__name__} inherits from a record; decorate it with purenn.record, too")
         self[cls] = _sequence_kind(cls, cls._make) if hasattr(cls, "_make") else None  # a named tuple, or a leaf
         return self[cls]
 

@@ -395,3 +395,22 @@ def test_type_checkers_know_the_arithmetic(tmp_path):
     output = subprocess.run(command, capture_output=True, text=True, cwd=Path(nn.__file__).parents[1]).stdout
     assert output.count("error:") == 1, output
     assert "script.py:15: error: Unsupported operand types" in output
+
+
+def test_a_class_that_inherits_from_a_record_must_be_a_record_too():
+    class BareDense(nn.Dense):
+        pass
+
+    class BarePairs(Pairs):
+        pass
+
+    pairs = BarePairs(np.ones(2), ())
+    for call in (
+        lambda: BareDense(np.eye(2), np.zeros(2), nn.relu),
+        lambda: nn.tree_leaves(pairs),
+        lambda: nn.sgd_step((pairs,), (pairs,), 0.1),
+    ):
+        with pytest.raises(TypeError, match=r"Bare\w+ inherits from a record; decorate it with purenn.record, too"):
+            call()
+    proper = nn.record(type("Proper", (nn.Dense,), {"__annotations__": {}}))(np.eye(2), np.zeros(2), nn.relu)
+    assert type(nn.sgd_step(proper, proper, 0.1)) is type(proper)
