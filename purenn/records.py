@@ -109,7 +109,7 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
         advice = "annotate what holds arrays as purenn.Array or purenn.Tree"
         raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which says nothing; {advice}")
     check: Any = {"array": _check_array, "tree": _check_tree, "static": _check_static}[kind]
-    if kind == "array" and type(None) in typing.get_args(annotation):
+    if type(None) in typing.get_args(annotation):
         check = attrs.validators.optional(check)
     hooks: dict[str, Any] = {"metadata": {**field.metadata, "is_tree": kind != "static"}}
     if kind != "static":
