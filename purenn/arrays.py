@@ -70,11 +70,9 @@ def has_kind(array: Array, *kinds: str) -> bool:
 
 def lock_in_place(array: Array) -> Array:
     """Make a new array, which nobody else holds, read-only, and return it. A NumPy scalar becomes a 0-d array."""
-    if isinstance(array, np.generic):
-        array = np.asarray(array)
     if type(array) is np.ndarray:
         array.setflags(False)  # type: ignore[call-arg]  # write=False by position takes a third of the time
-    return array
+    return lock_in_place(np.asarray(array)) if isinstance(array, np.generic) else array
 
 
 def floats_like(new: Array, old: Array) -> Array:
