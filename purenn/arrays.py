@@ -190,7 +190,7 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     """
     if type(value) is float and -math.inf < value and least <= value < below:  # almost always
         return value
-    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf":
+    if type(value) is np.ndarray and value.ndim == 0 and value.dtype.kind in "biuf":
         value = value.item()
     if not isinstance(value, numbers.Real):
         if not is_array(value) or inspectable(value) or value.ndim != 0:

@@ -22,7 +22,8 @@ import numpy as np
 
 from purenn import activations
 from purenn.arrays import brief, lock_in_place
-from purenn.records import build_checked, fields_of, is_record, pickled, record_classes, unpickle_record
+from purenn.records import build_checked, is_record, pickled, record_classes, unpickle_record
+from purenn.trees import fields_of
 
 _MAGIC = b"purenn 1"
 _FOOTER = len(_MAGIC) + hashlib.sha256().digest_size

@@ -9,8 +9,8 @@ import attrs
 
 from purenn.arrays import Array, Seed, check_floats, check_number, generator, lock_in_place, namespace, seed_tuple
 from purenn.layers import Pullback, checked_gradient, vjp
-from purenn.records import fields_of, is_record, record
-from purenn.trees import kinds
+from purenn.records import is_record, record
+from purenn.trees import fields_of, kinds
 
 L = TypeVar("L")
 

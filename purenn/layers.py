@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from purenn.activations import Activation
 from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
 from purenn.records import Vector, is_record, record
-from purenn.trees import Tree, build_unchecked, flatten
+from purenn.trees import Tree, flatten, replace_unchecked
 
 Layer: TypeAlias = Tree
 """The annotation for a field that holds a layer: a record of any kind."""
@@ -229,7 +229,7 @@ def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> t
     def dense_pullback(dy: Array) -> _Gradients:
         dz = f.pullback(z, y, checked_gradient(dy, y))
         weights, biases = lock_in_place(x.T @ dz), lock_in_place(total(dz, axis=0))
-        gradient = build_unchecked(Dense, weights=weights, biases=biases, activation=layer.activation)
+        gradient = replace_unchecked(layer, weights=weights, biases=biases)
 
         def dx() -> Array:
             return lock_in_place(dz @ layer.weights.T)
@@ -270,11 +270,12 @@ def chained_forward(network: Params, x: Array, last: Callable[[Layer, Array], Ar
     *below, top = network.layers
     for layer in below:
         x = _checked_output(forward, layer, x, forward(layer, x))
-    return last(top, x)
+    return _checked_output(forward, top, x, last(top, x))
 
 
 @vjp.register
-def _network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
+def network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
+    """Apply the chain rule to the layers of a network."""
     return chained_vjp(network, x, last=vjp)
 
 
@@ -313,7 +314,7 @@ def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]
                 below = _checked_pair(layer, "pullback", pullback(below), type(layer))[1]()
             return read_only(below)
 
-        return build_unchecked(Params, layers=tuple(reversed(gradients))), network_dx
+        return replace_unchecked(network, layers=tuple(reversed(gradients))), network_dx
 
     return read_only(x), network_pullback
 
@@ -343,5 +344,5 @@ def _checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:
 
 def _broken(rules: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
     """Return the error that names a layer, its rule, what that returned, and what it must return."""
-    name, rule = type(layer).__name__, rules.dispatch(type(layer)).__name__
+    name, rule = type(layer).__name__, getattr(rules.dispatch(type(layer)), "__name__", "unnamed")
     return TypeError(f"the {what} of {name} ({rule}) returned {brief(result)}, but must return {expected}")

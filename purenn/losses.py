@@ -7,11 +7,11 @@ the logits, never from the logarithm of a probability.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arrays import Array, astype, describe, has_kind, index_dtype, inspectable, lock_in_place, namespace
-from purenn.layers import Dense, Params, Pullback, chained_forward, chained_vjp, dense_vjp, forward
+from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, vjp
 
 L = TypeVar("L")
 
@@ -47,7 +47,7 @@ def logits(params: Any, x: Array) -> Array:
     >>> nn.logits(layer, np.asarray([[3.0]]))
     array([[3., 7.]])
     """
-    if isinstance(params, Params):
+    if _follows(params, network_vjp):
         return chained_forward(params, x, last=logits)
     return dense_vjp(_output_layer(params), x, identity)[0]
 
@@ -84,21 +84,25 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
     >>> gradient.weights
     array([[1.]])
     """
-    if isinstance(params, Params):
+    if _follows(params, network_vjp):
         return chained_vjp(params, x, last=logits_vjp)
     return dense_vjp(_output_layer(params), x, identity)
 
 
 def _output_layer(params: Any) -> Dense:
     """Return the layer that a network ends with, which must be dense."""
-    while isinstance(params, Params):
+    while _follows(params, network_vjp):
         params = params.layers[-1]
-    if not isinstance(params, Dense):
+    if not _follows(params, dense_vjp):
         raise TypeError(
             f"the network ends in {type(params).__name__}, but logits are the output of purenn.Dense before its "
             "activation, so the last layer must be one"
         )
-    return params
+    return cast("Dense", params)
+
+
+def _follows(layer: Any, rule: Any) -> bool:
+    return vjp.dispatch(type(layer)) is rule  # a subclass may have a rule of its own
 
 
 def loss(params: Any, x: Array, y: Array) -> Array:
@@ -303,7 +307,9 @@ def _class_targets(y: Array, like: Array) -> Array:
     if y.ndim != 2:
         raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in each row, (n, k)")
     targets = _value_targets(y, like)
-    if inspectable(y) and not ((y >= 0).all() and (abs(y.sum(axis=1) - 1) <= _tolerance(y)).all()):
+    if inspectable(y) and not (
+        (y >= -_tolerance(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _tolerance(y)).all()
+    ):
         raise ValueError(
             "y has a row that is not a distribution: its values must be from 0 to 1, and their sum 1; "
             "y / y.sum(axis=1, keepdims=True) makes the sums 1"
@@ -312,13 +318,13 @@ def _class_targets(y: Array, like: Array) -> Array:
 
 
 def _tolerance(y: Array) -> float:
-    """Return how far the sum of a row may be from 1 through rounding in the dtype of ``y``."""
+    """Return how far shares may be below 0, and they or their sum above 1, through rounding in the dtype of ``y``."""
     return max(1e-5, 10 * float(namespace(y).finfo(y.dtype).eps)) if has_kind(y, "real floating") else 0
 
 
 def _binary_targets(y: Array, like: Array) -> Array:
     targets = _value_targets(y, like)
-    if inspectable(y) and not ((y >= 0) & (y <= 1)).all():
+    if inspectable(y) and not ((y >= -_tolerance(y)) & (y <= 1 + _tolerance(y))).all():
         raise ValueError(f"y has values from {y.min()} to {y.max()}, but must be from 0 to 1")
     return targets
 

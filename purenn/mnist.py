@@ -122,7 +122,7 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     shapes = arrays[0].shape[1:], arrays[2].shape[1:]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{paths[0]} has images of {shapes[0]} pixels, {paths[2]} of {shapes[1]}")
-    train, test = ((_pixels(images), _labels(labels)) for images, labels in (arrays[:2], arrays[2:]))
+    train, test = ((_pixels(x), lock_in_place(y.astype(np.int64))) for x, y in (arrays[:2], arrays[2:]))
     return Dataset(*train, *test, arrays[0].shape[1:])
 
 
@@ -139,10 +139,6 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
 def _pixels(images: Array) -> Array:
     rows = images.reshape(len(images), math.prod(images.shape[1:]))
     return lock_in_place(np.divide(rows, np.float32(255), dtype=np.float32))
-
-
-def _labels(labels: Array) -> Array:
-    return lock_in_place(labels.astype(np.int64))
 
 
 def _existing(directory: str | os.PathLike[str], name: str) -> str:

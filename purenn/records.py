@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
-from purenn.trees import Tree, aligned, build_unchecked, kinds, record_kind, tree_map
+from purenn.trees import Tree, aligned, build_unchecked, fields_of, kinds, record_kind, tree_map
 
 T = TypeVar("T")
 
@@ -250,11 +250,6 @@ class Vector:
 
 
 # Records made of given fields
-
-
-def fields_of(record: Any) -> dict[str, Any]:
-    """Return the values of all fields of a record by their names."""
-    return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
 
 
 def build_checked(cls: type[T], fields: dict[str, Any]) -> T:

@@ -65,6 +65,16 @@ def build_unchecked(cls: type[T], **fields: Any) -> T:
     return new
 
 
+def replace_unchecked(record: T, **changes: Any) -> T:
+    """Return a record with some fields replaced, taken as they are: nothing is validated, converted, or copied."""
+    return build_unchecked(type(record), **fields_of(record) | changes)
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """Return the values of all fields of a record by their names."""
+    return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
+
+
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Return the function that takes a record and returns the values of some of its fields."""
     if len(names) == 1:
@@ -370,7 +380,7 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
         xp = namespace(vector)
         if vector.shape != (ends[-1],):
             raise ValueError(f"the vector is {describe(vector)}, but must have the shape ({ends[-1]},)")
-        pieces = [vector[start:end] for start, end in itertools.pairwise([0, *ends])]
+        pieces = [xp.asarray(vector)[start:end] for start, end in itertools.pairwise([0, *ends])]
         pairs = zip(pieces, arrays, strict=True)
         like = [lock_in_place(xp.astype(xp.reshape(piece, array.shape), array.dtype)) for piece, array in pairs]
         return cast("T", unflatten(structure, like))

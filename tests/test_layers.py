@@ -1,5 +1,6 @@
 """Layers, networks, and what their rules must keep."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -175,6 +176,10 @@ def test_a_forward_rule_must_keep_the_examples_too():
         TypeError, match=re.escape("the rule of First (first_forward) returned f64[1,3], but must return")
     ):
         nn.forward(small(First()), X)
+    with pytest.raises(
+        TypeError, match=re.escape("the rule of First (first_forward) returned f64[1,3], but must return")
+    ):
+        nn.forward(nn.Params((Flip(), First())), X)
 
 
 def test_a_layer_that_keeps_the_contract_may_take_anything():
@@ -249,3 +254,61 @@ def test_gradients_from_the_logits_are_those_of_the_same_network_with_identity(p
     assert z.tolist() == y.tolist() and dx().tolist() == other_dx().tolist()
     assert nn.sgd_step(params, gradient, 0.1).layers[-1].activation is last.activation
     assert [a.tolist() for a in nn.tree_leaves(gradient)] == [b.tolist() for b in nn.tree_leaves(other)]
+
+
+@nn.record
+class Doubled(nn.Dense):
+    """A dense layer with a rule of its own."""
+
+
+@nn.vjp.register
+def doubled_vjp(layer: Doubled, x):
+    return nn.vjp(nn.Dense(2 * layer.weights, layer.biases, layer.activation), x)
+
+
+@nn.record
+class Named(nn.Dense):
+    """A dense layer with the rule of Dense."""
+
+    name: str = "named"
+
+
+@nn.record
+class Net(nn.Params):
+    """A network with the rule of Params."""
+
+
+def test_classes_that_inherit_keep_their_class_and_their_rule():
+    (dense,) = nn.init(0, (3, 3), [nn.softmax], np.float64).layers
+    named = Named(dense.weights, dense.biases, dense.activation)
+    network = Net((named, Flip(), nn.Params((named,))))
+    gradient = nn.grads(network, X, Y)
+    assert nn.sgd_step(network, gradient, 0.1) == network - 0.1 * gradient
+    assert relative_error(gradient, nn.numerical_grads(lambda p: nn.loss(p, X, Y), network)) < 1e-7
+    doubled = Doubled(dense.weights, dense.biases, dense.activation)
+    for call in (nn.loss, nn.grads):
+        with pytest.raises(TypeError, match=r"the network ends in Doubled, but logits are the output of purenn.Dense"):
+            call(nn.Params((doubled,)), X, Y)
+
+
+def test_a_broken_rule_needs_no_name_to_be_reported():
+    @nn.record
+    class Partial:
+        pass
+
+    nn.vjp.register(Partial, functools.partial(lambda layer, x: x))
+    with pytest.raises(TypeError, match=r"the rule of Partial \(unnamed\) returned f64\[4,3\], but must return a pair"):
+        nn.forward(Partial(), X)
+
+
+def test_masked_numbers_are_refused():
+    for call in (lambda c: nn.sgd_step(X, X, c), lambda c: c * small(), lambda c: nn.Dropout(c)):
+        with pytest.raises(TypeError, match="must be a number"):
+            call(np.ma.masked)
+
+
+def test_vectors_from_the_disk_are_unravelled_to_arrays(tmp_path):
+    vector, unravel = nn.ravel((X, X[0]))
+    np.save(tmp_path / "v.npy", vector)
+    for leaf in unravel(np.load(tmp_path / "v.npy", mmap_mode="r+")):
+        assert type(leaf) is np.ndarray and not leaf.flags.writeable

@@ -100,3 +100,14 @@ def test_a_distribution_in_any_float_is_accepted(k, seed, dtype):
         with pytest.raises(ValueError, match="not a distribution"):
             nn.loss(params, x, y * dtype(1.05))
         assert np.isfinite(nn.loss(params, x, (y * dtype(1.05)) / (y * dtype(1.05)).sum(axis=1, keepdims=True)))
+
+
+@given(st.integers(2, 50), seeds, st.sampled_from([np.float32, np.float64]))
+def test_rounding_at_the_ends_of_the_range_is_accepted(k, seed, dtype):
+    random = np.random.default_rng(seed)
+    shares = nn.softmax((5 * random.standard_normal((8, k))).astype(dtype))
+    shares[:, -1] = 1 - shares[:, :-1].sum(axis=1)  # may be just below 0
+    assert np.isfinite(nn.loss(nn.init(seed, (3, k), [nn.softmax]), np.ones((8, 3)), shares))
+    weights = random.random(k).astype(dtype)
+    mean = ((weights / weights.sum())[:, None] * np.ones((k, 8), dtype)).sum(axis=0)  # may be just above 1
+    assert np.isfinite(nn.loss(nn.init(seed, (3, 1), [nn.sigmoid]), np.ones((8, 3)), mean[:, None]))
