@@ -307,9 +307,7 @@ def _class_targets(y: Array, like: Array) -> Array:
     if y.ndim != 2:
         raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in each row, (n, k)")
     targets = _value_targets(y, like)
-    if inspectable(y) and not (
-        (y >= -_tolerance(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _tolerance(y)).all()
-    ):
+    if inspectable(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
         raise ValueError(
             "y has a row that is not a distribution: its values must be from 0 to 1, and their sum 1; "
             "y / y.sum(axis=1, keepdims=True) makes the sums 1"
@@ -317,14 +315,14 @@ def _class_targets(y: Array, like: Array) -> Array:
     return targets
 
 
-def _tolerance(y: Array) -> float:
+def _slack(y: Array) -> float:
     """Return how far shares may be below 0, and they or their sum above 1, through rounding in the dtype of ``y``."""
     return max(1e-5, 10 * float(namespace(y).finfo(y.dtype).eps)) if has_kind(y, "real floating") else 0
 
 
 def _binary_targets(y: Array, like: Array) -> Array:
     targets = _value_targets(y, like)
-    if inspectable(y) and not ((y >= -_tolerance(y)) & (y <= 1 + _tolerance(y))).all():
+    if inspectable(y) and not ((y >= -_slack(y)) & (y <= 1 + _slack(y))).all():
         raise ValueError(f"y has values from {y.min()} to {y.max()}, but must be from 0 to 1")
     return targets
 
