@@ -64,7 +64,7 @@ def matrix(weights):
 
 @nn.vjp.register
 def conv2d_vjp(layer: Conv2D, x):
-    """Compute every output pixel from its patch, as a dense layer does."""
+    """Compute every output pixel from its patch: a dense layer that slides over the image."""
     xp, (size, _, _, fan_out) = x.__array_namespace__(), layer.weights.shape
     rows = patches(x, size)
     shape = (x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1, fan_out)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import purenn as nn
 from purenn.trees import flatten, unflatten
-from tests.strategies import dtypes, networks, relative_error, seeds
+from tests.strategies import dtypes, networks, seeds
 
 
 class Pair(NamedTuple):
@@ -99,7 +99,7 @@ def test_paths_lead_to_their_leaves(tree):
     if re.search(r"\.", str(flatten(tree)[1])) is None:  # a key with a dot has an ambiguous path
         nn.tree_map_with_path(lambda path, leaf: follow(tree, path) is leaf or pytest.fail(path), tree)
     shown = nn.tree_map_with_path(lambda path, leaf: path, tree)
-    assert len(set(nn.tree_leaves(shown))) <= len(nn.tree_leaves(tree))
+    assert len(nn.tree_leaves(shown)) == len(nn.tree_leaves(tree))
 
 
 def test_paths_are_names_joined_by_dots():
@@ -160,4 +160,4 @@ def test_no_number_changes_a_dtype(dtype, number):
 def test_norms_and_products_are_read_only_0_d_arrays(params):
     for value in (nn.global_norm(params), nn.vdot(params, params)):
         assert type(value) is np.ndarray and value.shape == () and not value.flags.writeable
-        assert relative_error(value, np.float64(value)) == 0
+        assert value.dtype == params.layers[0].weights.dtype
