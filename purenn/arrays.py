@@ -25,7 +25,7 @@ Seed: TypeAlias = int | tuple[int, ...]
 
 def is_array(value: object) -> bool:
     """Whether a value implements the array API standard."""
-    return hasattr(value, "__array_namespace__")
+    return hasattr(value, "__array_namespace__") and not isinstance(value, type)
 
 
 def inspectable(array: Array) -> bool:
@@ -147,7 +147,7 @@ def describe(array: Any) -> str:
 
 def brief(value: object) -> str:
     """Return what a value is in a few characters, for messages."""
-    return describe(value) if is_array(value) and not isinstance(value, type) else reprlib.repr(value)
+    return describe(value) if is_array(value) else reprlib.repr(value)
 
 
 def check_floats(x: Array) -> None:
@@ -195,6 +195,7 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     if not isinstance(value, numbers.Real):
         if not is_array(value) or inspectable(value) or value.ndim != 0:
             raise TypeError(f"{name} must be a number, not {brief(value)}")
+        check_real(value)
         return value
     try:
         value = float(value)
@@ -208,10 +209,13 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     return value
 
 
-def check_count(name: str, value: Array) -> None:
-    """Raise ValueError unless something is one integer of at least 0."""
-    if value.ndim or not has_kind(value, "integral") or (inspectable(value) and not value >= 0):
-        raise ValueError(f"{name} is {describe(value)}, but must be one integer, and not negative")
+def as_count(name: str, value: Any) -> Array:
+    """Return one integer of at least 0 as an array of ``index_dtype``; ValueError for anything else."""
+    count = value if is_array(value) else np.asarray(value)
+    xp = namespace(count)
+    if count.ndim or not has_kind(count, "integral") or (inspectable(count) and not count >= 0):
+        raise ValueError(f"{name} is {describe(count)}, but must be one integer, and not negative")
+    return xp.asarray(count, dtype=index_dtype(xp))
 
 
 def math_of(count: Array) -> tuple[Any, Any]:

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from purenn.arrays import Array, check_floats, describe, namespace
-from purenn.trees import arrays_of, ravel, tree_map
+from purenn.arrays import Array, check_floats, check_real, describe
+from purenn.trees import aligned, namespace_of, ravel, tree_map
 
 T = TypeVar("T")
 
@@ -45,15 +45,17 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     >>> np.round(gradient.weights, 6)
     array([[-1.5,  1.5]])
     """
-    for array in arrays_of(tree):
+    arrays, _ = aligned(tree=tree)
+    xp = namespace_of(arrays)
+    for array in arrays:
         check_floats(array)
-    xp = namespace(arrays_of(tree)[0])
     if "float64" not in xp.__array_namespace_info__().dtypes(kind="real floating"):
         raise ValueError('differences need float64; jax.config.update("jax_enable_x64", True) switches it on')
     vector, unravel = ravel(tree_map(lambda p: xp.astype(p, xp.float64), tree))
 
     def value(vector: Array) -> Array:
         number = xp.asarray(f(unravel(vector)))
+        check_real(number)
         if number.shape != ():
             raise ValueError(f"f returned {describe(number)}, but must return a number")
         return xp.astype(number, xp.float64)

@@ -12,14 +12,13 @@ from typing import Any, TypeAlias
 from purenn.activations import Activation
 from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
 from purenn.records import Vector, is_record, record
-from purenn.trees import Tree, flatten, replace_unchecked
+from purenn.trees import Tree, flatten, with_children
 
 Layer: TypeAlias = Tree
 """The annotation for a field that holds a layer: a record of any kind."""
 
-_Gradients: TypeAlias = tuple[
-    Any, Callable[[], Array]
-]  # inner functions evaluate their annotations at every call; a name is cheap
+# Inner functions evaluate their annotations at every call; a name is cheap.
+_Gradients: TypeAlias = tuple[Any, Callable[[], Array]]
 Pullback: TypeAlias = Callable[[Array], _Gradients]
 Rule: TypeAlias = Callable[[Any, Array], tuple[Array, Pullback]]
 
@@ -195,7 +194,8 @@ def forward(layer: Layer, x: Array) -> Array:
     Returns
     -------
     array, (n, fan_out)
-        Read-only, of the dtype of the parameters. For a network that ends in softmax: the probability of each class.
+        Read-only (your own layer alone: as its rule returned it), of the dtype of the parameters. For a network that
+        ends in softmax: the probability of each class.
 
     Raises
     ------
@@ -228,8 +228,7 @@ def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> t
 
     def dense_pullback(dy: Array) -> _Gradients:
         dz = f.pullback(z, y, checked_gradient(dy, y))
-        weights, biases = lock_in_place(x.T @ dz), lock_in_place(total(dz, axis=0))
-        gradient = replace_unchecked(layer, weights=weights, biases=biases)
+        gradient = with_children(layer, lock_in_place(x.T @ dz), lock_in_place(total(dz, axis=0)))
 
         def dx() -> Array:
             return lock_in_place(dz @ layer.weights.T)
@@ -314,7 +313,7 @@ def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]
                 below = _checked_pair(layer, "pullback", pullback(below), type(layer))[1]()
             return read_only(below)
 
-        return replace_unchecked(network, layers=tuple(reversed(gradients))), network_dx
+        return with_children(network, tuple(reversed(gradients))), network_dx
 
     return read_only(x), network_pullback
 

@@ -273,9 +273,8 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
 
 class _Output(NamedTuple):
     activation: Activation
-    targets: Callable[
-        [Array, Array], Array
-    ]  # (y, like) -> what the predictions should be, checked, in the dtype of ``like``
+    # (y, like) -> what the predictions should be, checked, in the dtype of ``like``
+    targets: Callable[[Array, Array], Array]
     losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
@@ -362,7 +361,8 @@ def _half_squared_errors(z: Array, targets: Array) -> Array:
 
 
 def _most_probable(predictions: Array) -> Array:
-    return namespace(predictions).argmax(predictions, axis=-1)
+    xp = namespace(predictions)
+    return xp.astype(xp.argmax(predictions, axis=-1), index_dtype(xp), copy=False)
 
 
 def _above_half(predictions: Array) -> Array:

@@ -6,9 +6,11 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 import math
 from typing import Any, TypeVar, cast
 
-from purenn.arrays import Array, check_count, check_number, floats_like, index_dtype, lock_in_place, math_of, namespace
+import attrs
+
+from purenn.arrays import Array, as_count, check_number, floats_like, lock_in_place, math_of, namespace
 from purenn.records import Vector, record
-from purenn.trees import Tree, aligned, arrays_of, build_unchecked, can_change, unit_and_norm, zeros_like
+from purenn.trees import Tree, aligned, can_change, namespace_of, unit_and_norm, with_children, zeros_like
 
 T = TypeVar("T")
 
@@ -108,12 +110,12 @@ class AdamState(Vector):
         If a leaf is not an array.
     """
 
-    steps: Array
+    steps: Array = attrs.field(converter=lambda steps: as_count("steps", steps))
     means: Tree
     squares: Tree
 
     def __attrs_post_init__(self) -> None:
-        check_count("steps", self.steps)
+        as_count("steps", self.steps)
         aligned(means=self.means, squares=self.squares)
 
 
@@ -140,8 +142,8 @@ def adam_init(params: Any) -> AdamState:
     """
     if can_change(params):
         raise TypeError("params holds a list or a dict, but the state of Adam cannot; use a record or a tuple instead")
-    xp = namespace(arrays_of(params)[0])
-    return AdamState(xp.asarray(0, dtype=index_dtype(xp)), zeros_like(params), zeros_like(params))
+    xp, zeros = namespace_of(aligned(params=params)[0]), zeros_like(params)
+    return AdamState(xp.asarray(0), zeros, zeros)
 
 
 def adam_step(
@@ -217,7 +219,7 @@ def adam_step(
     if not (isinstance(weight_decay, float) and weight_decay == 0):
         ps = [floats_like((1 - lr * weight_decay) * p, p) for p in ps]
     ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v in zip(ps, ms, vs, strict=True)]
-    return rebuilt(ps), build_unchecked(AdamState, steps=steps, means=rebuilt(ms), squares=rebuilt(vs))
+    return rebuilt(ps), with_children(state, steps, rebuilt(ms), rebuilt(vs))
 
 
 def clip_by_global_norm(grads: T, max_norm: float) -> T:
@@ -250,9 +252,9 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     (array([0.6]), array([0.8]))
     """
     max_norm = check_number("max_norm", max_norm, least=0)
-    unit, norm = unit_and_norm(grads)
+    gs, rebuilt = aligned(grads=grads)
+    unit, norm = unit_and_norm(gs)
     xp = namespace(norm)
     limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
     factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
-    gs, rebuilt = aligned(grads=grads)
     return cast("T", rebuilt([floats_like(factor * g, g) for g in gs]))

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
-from purenn.trees import Tree, aligned, build_unchecked, fields_of, kinds, record_kind, tree_map
+from purenn.trees import Tree, aligned, fields_of, kinds, record_kind, tree_map
 
 T = TypeVar("T")
 
@@ -254,7 +254,9 @@ class Vector:
 
 def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
     """Return a record with given fields, which are validated, but neither converted nor copied."""
-    new = build_unchecked(cls, **fields)
+    new = object.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(new, name, value)  # records are frozen, also for themselves
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()

@@ -36,8 +36,7 @@ class _Kinds(dict[type, Kind | None]):
     def __missing__(self, cls: type) -> Kind | None:
         if any(getattr(self.get(base), "fields", None) is not None for base in cls.__mro__):
             raise TypeError(f"{cls.__name__} inherits from a record; decorate it with purenn.record, too")
-        self[cls] = _sequence_kind(cls, cls._make) if hasattr(cls, "_make") else None  # a named tuple, or a leaf
-        return self[cls]
+        return self.setdefault(cls, _sequence_kind(cls, cls._make) if hasattr(cls, "_make") else None)  # or a leaf
 
 
 def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> Kind:
@@ -57,17 +56,14 @@ def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> 
     return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees)
 
 
-def build_unchecked(cls: type[T], **fields: Any) -> T:
-    """Return a record with given fields, taken as they are: nothing is validated, converted, or copied."""
-    new = object.__new__(cls)
-    for name, value in fields.items():
-        object.__setattr__(new, name, value)  # records are frozen, also for themselves
-    return new
-
-
-def replace_unchecked(record: T, **changes: Any) -> T:
-    """Return a record with some fields replaced, taken as they are: nothing is validated, converted, or copied."""
-    return build_unchecked(type(record), **fields_of(record) | changes)
+def with_children(record: T, *children: Any) -> T:
+    """Return a record with other arrays and trees, taken as they are; TypeError if it has more or fewer of them."""
+    kind: Any = kinds[type(record)]
+    if len(children) != len(kind.fields):
+        name, fields = kind.cls.__name__, ", ".join(kind.fields)
+        raise TypeError(f"the rule that {name} inherits does not fit its fields {fields}; register its own for vjp")
+    built: T = kind.build(kind.open(record)[0], iter(children).__next__)
+    return built
 
 
 def fields_of(record: Any) -> dict[str, Any]:
@@ -156,17 +152,14 @@ def _leaf_paths(structure: list[Any]) -> list[str]:
 
 def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
     """Return the leaves of several trees, and the structure that they share."""
-    (first, tree), *others = trees.items()
-    leaves, structure = flatten(tree)
-    columns = [leaves]
-    for name, tree in others:
-        leaves, other = flatten(tree)
+    flat = [flatten(tree) for tree in trees.values()]
+    structure = flat[0][1]
+    for name, (_, other) in zip(trees, flat, strict=True):
         if other != structure:
             place = next(k for k, (a, b) in enumerate(zip(structure, other, strict=False)) if a != b)
             texts = map(_outline, (structure[place], other[place]))
-            raise _difference(first, name, _paths(structure)[place], *texts)
-        columns.append(leaves)
-    return columns, structure
+            raise _difference(next(iter(trees)), name, _paths(structure)[place], *texts)
+    return [leaves for leaves, _ in flat], structure
 
 
 def _outline(node: Any) -> str:
@@ -259,11 +252,12 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
     columns, structure = _flatten_alike(trees)
     check_arrays(itertools.chain(*columns))
     (first, arrays), *others = zip(trees, columns, strict=True)
+    types = [(array.shape, array.dtype) for array in arrays]
     for name, theirs in others:
-        for place, (a, b) in enumerate(zip(arrays, theirs, strict=True)):
-            if a.shape != b.shape or a.dtype != b.dtype:
-                texts = describe(a), f"{describe(b)}; arrays must have the same shape and dtype"
-                raise _difference(first, name, _leaf_paths(structure)[place], *texts)
+        if [(array.shape, array.dtype) for array in theirs] != types:
+            pairs = zip(_leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
+            path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
+            raise _difference(first, name, path, a, f"{b}; arrays must have the same shape and dtype")
     return *columns, functools.partial(unflatten, structure)
 
 
@@ -272,13 +266,11 @@ def can_change(tree: Any) -> bool:
     return any(node is not LEAF and node[0].cls in (list, dict) for node in flatten(tree)[1])
 
 
-def arrays_of(tree: Any) -> list[Array]:
-    """Return the leaves of a tree, which must be arrays; ValueError if there are none."""
-    leaves = tree_leaves(tree)
-    if not leaves:
-        raise ValueError(f"{brief(tree)} has no arrays")
-    check_arrays(leaves)
-    return leaves
+def namespace_of(arrays: list[Array]) -> Any:
+    """Return the namespace of the arrays of a tree; ValueError if there are none."""
+    if not arrays:
+        raise ValueError("the tree has no arrays")
+    return namespace(arrays[0])
 
 
 def zeros_like(tree: T) -> T:
@@ -304,8 +296,8 @@ def vdot(a: Any, b: Any) -> Array:
     >>> print(nn.vdot((np.asarray([1.0, 2.0]), np.asarray([3.0])), (np.ones(2), np.ones(1))))
     6.0
     """
-    xp = namespace(arrays_of(a)[0])
     ours, theirs, _ = aligned(a=a, b=b)
+    xp = namespace_of(ours)
     return lock_in_place(functools.reduce(operator.add, [xp.sum(p * q) for p, q in zip(ours, theirs, strict=True)]))
 
 
@@ -322,19 +314,18 @@ def global_norm(tree: Any) -> Array:
     >>> print(nn.global_norm((np.asarray([5e200]), np.asarray([[12e200]]))))
     1.3e+201
     """
-    unit, norm = unit_and_norm(tree)
+    unit, norm = unit_and_norm(aligned(tree=tree)[0])
     return lock_in_place(unit * norm)
 
 
-def unit_and_norm(tree: Any) -> tuple[Array, Array]:
+def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     """Return ``(unit, norm)``: the norm is ``unit * norm``, and the unit the largest absolute value.
 
     The unit is 1 if that is 0 or not finite.
     """
-    arrays = arrays_of(tree)
+    xp = namespace_of(arrays)
     for array in arrays:
         check_real(array)
-    xp = namespace(arrays[0])
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
     largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
@@ -370,8 +361,8 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     >>> vector, unravel(10 * vector)
     (array([1., 2., 3.]), (array([[10., 20.]]), array(30.)))
     """
-    arrays, (_, structure) = arrays_of(tree), flatten(tree)
-    xp = namespace(arrays[0])
+    arrays, rebuilt = aligned(tree=tree)
+    xp = namespace_of(arrays)
     if any(array.dtype != arrays[0].dtype for array in arrays):
         raise ValueError(f"the arrays must be of one dtype, but are {', '.join(map(describe, arrays))}")
     ends = list(itertools.accumulate(math.prod(array.shape) for array in arrays))
@@ -383,6 +374,6 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
         pieces = [xp.asarray(vector)[start:end] for start, end in itertools.pairwise([0, *ends])]
         pairs = zip(pieces, arrays, strict=True)
         like = [lock_in_place(xp.astype(xp.reshape(piece, array.shape), array.dtype)) for piece, array in pairs]
-        return cast("T", unflatten(structure, like))
+        return cast("T", rebuilt(like))
 
     return lock_in_place(xp.concat([xp.reshape(array, (-1,)) for array in arrays])), unravel

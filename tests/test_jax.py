@@ -186,10 +186,12 @@ def test_hessian_and_checkpoint():
     close(jax.jit(nn.grads)(to_jax(params), x, y), nn.grads(params, x, y), np.float64)
 
 
-def test_a_rate_with_axes_is_refused():
+def test_a_rate_with_axes_or_an_imaginary_part_is_refused():
     params, x, y = small()
     with pytest.raises(TypeError, match=r"lr must be a number, not f64\[2\]"):
         nn.sgd_step(to_jax(params), nn.grads(to_jax(params), x, y), jnp.ones(2))
+    with pytest.raises(TypeError, match=r"expected real numbers, got c128\[\]"):
+        nn.sgd_step(params, params, jnp.asarray(1j))
 
 
 def test_optax_takes_records_as_they_are():

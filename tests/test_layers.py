@@ -274,6 +274,13 @@ class Named(nn.Dense):
 
 
 @nn.record
+class Scaled(nn.Dense):
+    """A dense layer that needs a rule of its own, and has none."""
+
+    scale: nn.Array
+
+
+@nn.record
 class Net(nn.Params):
     """A network with the rule of Params."""
 
@@ -285,6 +292,8 @@ def test_classes_that_inherit_keep_their_class_and_their_rule():
     gradient = nn.grads(network, X, Y)
     assert nn.sgd_step(network, gradient, 0.1) == network - 0.1 * gradient
     assert relative_error(gradient, nn.numerical_grads(lambda p: nn.loss(p, X, Y), network)) < 1e-7
+    with pytest.raises(TypeError, match="rule that Scaled inherits does not fit its fields weights, biases, scale;"):
+        nn.grads(Scaled(*nn.tree_leaves(dense), dense.activation, 1.0), X, Y)
     doubled = Doubled(dense.weights, dense.biases, dense.activation)
     for call in (nn.loss, nn.grads):
         with pytest.raises(TypeError, match=r"the network ends in Doubled, but logits are the output of purenn.Dense"):

@@ -59,6 +59,7 @@ EXAMPLE = Everything([1, 2], np.ones(1), ([1.0], np.ones((1, 2))), (nn.Dense(np.
 
 def test_repr():
     assert repr(Everything(1.0)).startswith("Everything(leaf=1.0, optional=None, tree=(), layers=(), name='x'")
+    assert "tree=<class 'numpy.ndarray'>" in repr(Everything(1.0, tree=np.ndarray))
     assert repr(EXAMPLE) == (
         "Everything(leaf=i64[2], optional=f64[1], tree=((1.0,), f64[1,2]), "
         "layers=(Dense(weights=f64[2,2], biases=f64[2], activation=swish),), name='x', sizes=(1, 2), _private=3)"
