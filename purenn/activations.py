@@ -63,9 +63,7 @@ class _Docstring:
 Activation.__doc__ = _Docstring(Activation.__doc__)  # type: ignore[assignment]
 
 
-def _with_pullback(
-    pullback: Callable[[Array, Array, Array], Array],
-) -> Callable[[Callable[[Array], Array]], Activation]:
+def _with_pullback(pullback: Callable[..., Array]) -> Callable[[Callable[[Array], Array]], Activation]:
     """Make a function an activation of the same name."""
     return lambda function: Activation(function.__name__, function, pullback)
 

@@ -42,10 +42,8 @@ def namespace(array: Array) -> Any:
     if type(array) is np.ndarray:  # 1 us less than asking the array
         return np
     if not is_array(array):
-        raise TypeError(
-            f"expected an array, got {type(array).__name__}: {brief(array)}; "
-            "np.asarray(..., dtype=np.float32) makes one"
-        )
+        given = f"{type(array).__name__}: {brief(array)}"
+        raise TypeError(f"expected an array, got {given}; np.asarray(..., dtype=np.float32) makes one")
     if isinstance(array, np.ndarray) and type(array) is not np.memmap:
         way_out = ".filled(...) replaces the masked values" if np.ma.isMaskedArray(array) else "np.asarray converts it"
         raise TypeError(f"expected a plain array, got {type(array).__name__}, which computes differently; {way_out}")
@@ -153,10 +151,8 @@ def brief(value: object) -> str:
 def check_floats(x: Array) -> None:
     """Raise TypeError unless something is an array of floats."""
     if not has_kind(x, "real floating"):
-        raise TypeError(
-            f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and x.astype(np.float32) / 255 "
-            "scales pixels of 0 to 255 to the [0, 1] that networks learn from"
-        )
+        pixels = "x.astype(np.float32) / 255 scales pixels of 0 to 255 to the [0, 1] that networks learn from"
+        raise TypeError(f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and {pixels}")
 
 
 def floats_in(dtype: Any, x: Array) -> Array:
@@ -171,10 +167,8 @@ def check_dtypes(owner: str, arrays: list[Array]) -> None:
         xp = namespace(array)
         floats = array.dtype in (xp.float32, xp.float64) if xp is np else has_kind(array, "real floating")
         if not floats or array.dtype != arrays[0].dtype:
-            raise TypeError(
-                f"{owner} has the arrays {', '.join(map(describe, arrays))}, but parameters must be all float32 or all "
-                "float64; np.asarray(..., dtype=np.float32) converts one"
-            )
+            rule = "parameters must be all float32 or all float64; np.asarray(..., dtype=np.float32) converts one"
+            raise TypeError(f"{owner} has the arrays {', '.join(map(describe, arrays))}, but {rule}")
 
 
 def check_real(array: Array) -> None:
@@ -216,11 +210,6 @@ def as_count(name: str, value: Any) -> Array:
     if count.ndim or not has_kind(count, "integral") or (inspectable(count) and not count >= 0):
         raise ValueError(f"{name} is {describe(count)}, but must be one integer, and not negative")
     return xp.asarray(count, dtype=index_dtype(xp))
-
-
-def math_of(count: Array) -> tuple[Any, Any]:
-    """Return ``math`` and an int for a count in NumPy, else the count's namespace and the count as floats."""
-    return (math, int(count)) if inspectable(count) else (namespace(count), as_floats(count))
 
 
 def as_floats(value: Any) -> Array:

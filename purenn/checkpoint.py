@@ -1,64 +1,74 @@
-"""Checkpoints: records on the disk, and safely back.
+"""Checkpoints: trees of records on the disk, and safely back.
 
-A checkpoint is an ordinary pickle, which ``pickle.load`` reads, and then a checksum. ``load`` does not use ``pickle``:
-it reads the few instructions that ``save`` writes, refuses all others, and makes nothing but arrays and records.
+A checkpoint is a safetensors file (https://github.com/huggingface/safetensors): the length of a header in eight bytes,
+the header in JSON, and the bytes of the arrays. The header gives the dtype, shape and place of each array under its
+path in the tree, ``layers.0.weights``. Its ``__metadata__`` holds the structure of the tree, as JSON in a string, and
+the SHA-256 of the file, computed with zeros in place of its own digits.
+
+Nothing in a file can run: JSON makes only JSON values, bytes make only arrays of the dtypes listed here, and names are
+looked up in a dictionary of the records admitted.
+
+In the structure, None, bools, ints, finite floats, strings and lists stand as in JSON. Everything else is an object
+with one key: ``{"tuple": [...]}``, ``{"dict": {...}}``, ``{"float": "nan"}``, ``{"array": "C"}`` (or ``"F"``, the order
+in memory), ``{"activation": "purenn.tanh"}``, and for a record its class and its fields,
+``{"record": ["purenn.Dense", {...}]}``.
 """
 
 import contextlib
 import functools
 import hashlib
+import itertools
+import json
 import math
 import os
-import pickle
 import re
 import stat
-import struct
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
-import attrs
 import numpy as np
 
 from purenn import activations
-from purenn.arrays import brief, lock_in_place
-from purenn.records import build_checked, is_record, pickled, record_classes, unpickle_record
+from purenn.activations import Activation
+from purenn.arrays import brief, inspectable, is_array, lock_in_place, namespace
+from purenn.records import build_checked, check_fields, is_record, record_classes
 from purenn.trees import fields_of
 
-_MAGIC = b"purenn 1"
-_FOOTER = len(_MAGIC) + hashlib.sha256().digest_size
-_DEEPEST = 100  # levels of tuples and records
-
-
-def _most_parts(size: int) -> int:
-    """Return how many values may go into a checkpoint of so many bytes: a reader needs about 150 bytes for each."""
-    return 50_000 + size // 256
+_ZEROS = b"0" * 64
+_CONTENT = (
+    "it holds records, tuples, lists, dicts, strings, and real numbers and arrays (of complex ones, .real and .imag)"
+)
+_DTYPES = {"BOOL": "|b1", "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
+_DTYPES |= {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 
 
 class CheckpointError(ValueError):
-    """What ``load`` raises for a file that is no checkpoint, was damaged, or holds what it may not."""
+    """What ``load`` raises for a file that is not a checkpoint, was damaged, or holds what it must not."""
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Write a tree of records to a file: all of it or, whatever happens, nothing.
 
-    It is written to a new file beside the old one, synced, and then put in its place, which readers see at once. The
-    old one's permissions stay, and so does a symbolic link: what it points to is replaced. Arrays must not change
-    meanwhile; those of records cannot.
+    The file is a safetensors file, which other tools read, too. It is written beside the old file, synced, and then put
+    in its place. The permissions of the old file stay, and so does a symbolic link: the file that it points to is
+    replaced.
 
     Parameters
     ----------
     path : path of a file
-    tree : record, array, number, string, None, or a tuple of these
+    tree : tree
+        Records, NumPy arrays of bools, integers and floats, ints, floats, strings, bools, None; tuples, lists and dicts
+        of these. Arrays must not change meanwhile. A NumPy scalar comes back as a 0-d array.
 
     Raises
     ------
     TypeError, ValueError
-        If there is something else in the tree, a record that its own validation refuses, nesting deeper than 100, or
-        too many values (50,000, and one more for every 256 bytes; a layer counts about 50). The old file is as it was.
+        If the tree holds anything that ``load`` would refuse: another type, a record that its own validation refuses,
+        a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper than
+        100, or about 50,000 values outside of arrays. The old file is as it was.
     OSError
-        If the file cannot be written, or is there and no regular one; it is as it was. Only if its directory cannot
-        be synced, the new one is in its place already.
+        If the file cannot be written, or is not a regular file; the old file is as it was. Only if its directory cannot
+        be synced, the new file is in its place already.
 
     Examples
     --------
@@ -69,67 +79,45 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     ...     nn.load(pathlib.Path(directory) / "params") == params
     True
     """
-    _check(tree)
-    parts = _parts(tree)
-    target = Path(os.path.realpath(path))
-    old_mode = os.stat(target).st_mode if target.exists() else None
-    if old_mode is not None and not stat.S_ISREG(old_mode):
-        raise OSError(f"{target} is no regular file, and a checkpoint does not replace it")
-    new = target.with_name(f".purenn-{os.urandom(8).hex()}")
-    directory = os.open(target.parent, os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
-    try:
-        mode = 0o666 if old_mode is None else 0o600
-        with open(new, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            if old_mode is not None:
-                os.chmod(new, stat.S_IMODE(old_mode))
-            sink = _Sink(file)
-            try:
-                _Pickler(sink, protocol=5).dump(tree)
-            except (pickle.PicklingError, AttributeError) as error:
-                raise TypeError(f"a record class must be found by its name, but: {error}") from error
-            if parts > _most_parts(file.tell()):
-                raise ValueError(f"the tree has {parts:,} values outside of arrays; put numbers into arrays")
-            file.write(_MAGIC + sink.checksum.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, target)
-        if directory is not None:
-            os.fsync(directory)  # then the name is on the disk, too
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
-    finally:
-        if directory is not None:
-            os.close(directory)
+    header, arrays = _encoded(tree)
+    with _replaced(path) as file:
+        checksum = hashlib.sha256(header)
+        file.write(header)
+        for array in arrays:
+            little: Any = np.asarray(array, array.dtype.newbyteorder("<"), order="C").reshape(-1).view(np.uint8)
+            checksum.update(little)
+            file.write(little)
+        file.seek(header.index(_ZEROS))
+        file.write(checksum.hexdigest().encode())
 
 
-def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
-    """Read what ``save`` wrote. The file may come from a stranger.
+def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any] = ()) -> Any:
+    """Read a file that ``save`` wrote. It may come from a stranger: nothing in it can run.
 
-    It can make arrays, tuples, numbers, strings, None, purenn's own records and activations, and the records that
-    are given; it imports nothing, calls nothing else, takes time in proportion to the file's size, and less memory than
-    twice that and 10 MB. All records validate themselves.
+    That takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records
+    validate themselves. A field that the class has and the file lacks takes its default.
 
     Parameters
     ----------
     path : path of a file
-    records : iterable of record classes
-        Your own that the file may hold.
+    records : iterable, or dict
+        Your own record classes and activations that the file may hold. A dict gives them by the names in the file:
+        ``{"OldName": New}`` reads files from before a class was renamed.
 
     Returns
     -------
     tree
-        Read-only, and equal to what was saved, with all arrays in the byte order of this machine.
+        Equal to what was saved, with read-only arrays in the byte order of this machine.
 
     Raises
     ------
     CheckpointError
-        A ValueError: if the file is none that ``save`` wrote, or not as it was written, or holds another record.
+        A ValueError that names the file: if it is not a checkpoint, was damaged, or holds a record that is not
+        admitted, is not valid, or has a field that its class lacks.
     TypeError
-        If something given in ``records`` is no record class.
+        If anything else than record classes and activations is given in ``records``, or two with one name.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -139,335 +127,217 @@ def load(path: str | os.PathLike[str], records: Iterable[type] = ()) -> Any:
     ...     nn.load(file.name)
     (Dropout(rate=0.5, seed=None), 7)
     """
-    records = tuple(records)
-    for cls in records:
-        if not isinstance(cls, type) or cls not in record_classes:
-            raise TypeError(f"records holds {brief(cls)}, which is no record class")
+    admitted = _admitted(records)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
-        raise CheckpointError(f"{os.fspath(path)} is no regular file, and so no checkpoint")
+        raise CheckpointError(f"{os.fspath(path)} is not a regular file, and so not a checkpoint")
     with open(path, "rb") as file:
         try:
-            size, digest = _checked_size(file)
-            reader = _Reader(file, size, records)
-            tree = reader.read()
-            if reader.checksum.digest() != digest:
-                raise CheckpointError("it changed while it was read")
-            return tree
-        except CheckpointError as error:
-            message = f"{os.fspath(path)} is no checkpoint that can be loaded: {error}"
-            raise CheckpointError(message) from error.__cause__
+            return _read(file, admitted)
+        except (MemoryError, OSError):  # not the fault of the file
+            raise
+        except Exception as error:  # whatever the validation of a record raises, too
+            raise CheckpointError(f"{os.fspath(path)} cannot be loaded: {error}") from error
 
 
-def _checked_size(file: BinaryIO) -> tuple[int, bytes]:
-    """Return how many bytes of a file come before its checksum, which must be right, and that."""
-    size = left = os.fstat(file.fileno()).st_size - _FOOTER
-    file.seek(max(size, 0))
-    footer, checksum = file.read(_FOOTER), hashlib.sha256()
-    if size < 0 or footer[: len(_MAGIC)] != _MAGIC:
-        raise CheckpointError("it does not end as purenn.save ends a file, or is cut short")
-    file.seek(0)
-    while chunk := file.read(min(left, 1 << 16)):
-        checksum.update(chunk)
-        left -= len(chunk)
-    if checksum.digest() != footer[len(_MAGIC) :]:
-        raise CheckpointError("its checksum does not fit; it was changed or damaged")
-    file.seek(0)
-    return size, checksum.digest()
+def _name_of(value: Any) -> str:
+    return value.name if isinstance(value, Activation) else getattr(value, "__name__", "")
 
 
-# Writing
+def _admitted(records: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return purenn's own record classes and activations, and those given, by their names in a file."""
+    ours: list[Any] = [cls for cls in record_classes - {Activation} if cls.__module__.startswith("purenn.")]
+    ours += [value for value in vars(activations).values() if isinstance(value, Activation)]
+    admitted = {f"purenn.{_name_of(value)}": value for value in ours}
+    for name, value in records.items() if isinstance(records, Mapping) else [(_name_of(v), v) for v in records]:
+        if not isinstance(value, Activation) and not (isinstance(value, type) and value in record_classes):
+            raise TypeError(f"records holds {brief(value)}, which is neither a record class nor an activation")
+        if admitted.setdefault(name, value) != value:
+            raise TypeError(f"two record classes or activations are called {name}; rename one")
+    return admitted
 
 
-class _Sink:
-    """A file that knows the checksum of what was written to it."""
-
-    def __init__(self, file: Any) -> None:
-        self.file, self.checksum = file, hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self.checksum.update(data)
-        return int(self.file.write(data))
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        if type(value) is np.ndarray:
-            transposed = value.flags.f_contiguous and not value.flags.c_contiguous
-            little: Any = value.T if transposed else value
-            little = little.astype(value.dtype.newbyteorder("<"), order="C", copy=False).view()
-            little.flags.writeable = False
-            arguments = little.dtype.str, value.shape, pickle.PickleBuffer(little)  # written without a copy
-            return array, (*arguments, "F") if transposed else arguments
-        if is_record(value) and not isinstance(value, activations.Activation):
-            return pickled(value)  # also for a class with a __reduce__ of its own
-        return NotImplemented
-
-
-def _check(tree: Any, depth: int = 1) -> None:
-    """Raise TypeError or ValueError if there is something that ``load`` would refuse."""
-    if depth > _DEEPEST:
-        raise ValueError(f"the tree is nested more than {_DEEPEST} deep")
-    if isinstance(tree, activations.Activation):
-        if not isinstance(tree.__reduce__(), str):
-            raise TypeError(f"the activation {tree} is a function of your own, which a checkpoint does not hold")
-    elif is_record(tree):
-        fields = fields_of(tree)
-        for value in fields.values():
-            _check(value, depth + 1)
-        build_checked(type(tree), fields)
-    elif type(tree) is tuple:
-        for item in tree:
-            _check(item, depth + 1)
-    elif type(tree) is np.ndarray:
-        if not _DTYPE.fullmatch(tree.dtype.newbyteorder("<").str):
-            raise TypeError(f"an array of {tree.dtype} is not for checkpoints, but only one of numbers")
-    elif type(tree) is int:
-        if _bytes_of(tree) > 255:
-            raise ValueError("an int of more than 255 bytes is not for checkpoints")
-    elif tree is not None and type(tree) not in (bool, float, str):
-        raise TypeError(
-            f"a checkpoint holds records, NumPy's arrays, tuples, strings and Python's numbers, but not {brief(tree)}"
-        )
+@contextlib.contextmanager
+def _replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of an old one when the block ends; if anything fails, the old one stays."""
+    target = os.path.realpath(path)
+    old_mode = os.stat(target).st_mode if os.path.exists(target) else None
+    if old_mode is not None and not stat.S_ISREG(old_mode):
+        raise OSError(f"{target} is not a regular file, and a checkpoint does not replace it")
+    new = os.path.join(os.path.dirname(target), f".purenn-{os.urandom(8).hex()}")
+    directory = os.open(os.path.dirname(target), os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
+    try:
+        with open(new, "xb", opener=functools.partial(os.open, mode=0o666 if old_mode is None else 0o600)) as file:
+            if old_mode is not None:
+                os.chmod(new, stat.S_IMODE(old_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, target)
+        if directory is not None:
+            os.fsync(directory)  # then the name is on the disk, too
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
+    finally:
+        if directory is not None:
+            os.close(directory)
 
 
-def _parts(value: Any) -> int:
-    """Return how many values ``_Reader`` makes on its way to this one, at most."""
-    if type(value) is tuple:
-        return 2 + sum(map(_parts, value))
-    if type(value) is np.ndarray:
-        return 13 + value.ndim
-    if type(value) is str:
-        return 1 + len(value.encode(errors="surrogatepass")) // 8
-    if type(value) is int:
-        return 1 + _bytes_of(value) // 8
-    if isinstance(value, activations.Activation):
-        return 6
-    if is_record(value):
-        named = _parts(type(value).__module__) + _parts(type(value).__qualname__)
-        return 11 + named + sum(_parts(name) + _parts(field) for name, field in fields_of(value).items())
-    return 1
+# From a tree to a header and arrays
 
 
-def _bytes_of(number: int) -> int:
-    return number.bit_length() // 8 + 1
+def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
+    """Return what a file begins with, zeros in place of the digits of the checksum, and the arrays that follow."""
+    ours, given = {value: name for name, value in _admitted(()).items()}, dict[Any, str]()
+    arrays, numbers = dict[str, np.ndarray](), itertools.count()
+
+    def encode(value: Any, path: str, depth: int) -> Any:
+        if next(numbers) > 1_000_000:
+            raise ValueError("the tree has more than 1,000,000 values")
+        inner = functools.partial(_children, encode, path=path, depth=depth)
+        if value is None or type(value) in (bool, int, str):
+            return value
+        if type(value) is float:
+            return value if math.isfinite(value) else {"float": str(value)}
+        if type(value) in (list, tuple):
+            items = [*inner(enumerate(value)).values()]
+            return items if type(value) is list else {"tuple": items}
+        if type(value) is dict:
+            return {"dict": inner((key, value[key]) for key in sorted(map(_checked_key, value)))}
+        if is_record(value):
+            named = value if isinstance(value, Activation) else type(value)
+            name = ours.get(named) or given.setdefault(named, _name_of(named))
+            return {"activation": name} if named is value else {"record": [name, inner(fields_of(value).items())]}
+        if inspectable(value) and namespace(value) and value.dtype.newbyteorder("<").str in _DTYPES.values():
+            array = arrays[path] = np.asarray(value)
+            return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
+        foreign = is_array(value) and not inspectable(value)
+        advice = "nn.tree_map(np.asarray, tree) converts the arrays of other libraries" if foreign else _CONTENT
+        raise TypeError(f"{path or 'the tree'} is {brief(value)}, which a checkpoint does not hold; {advice}")
+
+    structure, end = json.dumps(encode(tree, "", 1), separators=(",", ":")), 0
+    entries: dict[str, Any] = {"__metadata__": {"format": "purenn 2", "sha256": _ZEROS.decode(), "tree": structure}}
+    for path, array in arrays.items():
+        start, end = end, end + array.nbytes
+        dtype = next(name for name, code in _DTYPES.items() if np.dtype(code) == array.dtype.newbyteorder("<"))
+        entries[path] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    _check_header(header, 8 + len(header) + end)
+    try:
+        _decoded(structure, _admitted([*given]), lambda path, order: arrays[path], build_checked)
+    except ValueError as error:
+        raise ValueError(f"{error}; of an ensemble stacked by vmap, save the members as a tuple") from error
+    return len(header).to_bytes(8, "little") + header, [*arrays.values()]
 
 
-_DTYPE = re.compile(r"[<|](b1|[iu][1248]|f[248]|c8|c16)")
+def _children(recurse: Callable[..., Any], items: Iterable[tuple[Any, Any]], path: str, depth: int) -> dict[Any, Any]:
+    """Encode or decode the children of a node, given with their names."""
+    if depth > 100:
+        raise ValueError("the tree is nested more than 100 deep")
+    return {name: recurse(child, f"{path}.{name}" if path else str(name), depth + 1) for name, child in items}
 
 
-def array(dtype: str, shape: tuple[int, ...], data: bytes, order: Literal["C", "F"] = "C") -> np.ndarray:
-    """Return the read-only array of a dtype and shape whose memory is given, in the order of C or of Fortran: products
-    of matrices round differently.
-    """
-    native = np.dtype(dtype).newbyteorder("=")
-    result: np.ndarray = lock_in_place(
-        np.frombuffer(data, dtype).reshape(shape, order=order).astype(native, copy=False)
-    )
+def _checked_key(key: Any) -> str:
+    """Return a key of a dict, or raise the error that says what keys may be."""
+    if not isinstance(key, str) or not re.fullmatch("(?!__)[^.\ud800-\udfff]+", key):
+        raise TypeError(f"a dict has the key {brief(key)}; keys are strings, not empty, without dots or '__' in front")
+    return key
+
+
+def _check_header(header: bytes, size: int) -> None:
+    """Raise ValueError if a header is too long or has too many values: they take up to 250 bytes each in memory."""
+    if len(header) > 1_000_000 + size // 50 or sum(map(header.count, b",:[{")) > 100_000 + size // 10_000:
+        raise ValueError("there are too many values outside of arrays; put numbers into arrays")
+
+
+# From a file to a tree
+
+
+def _read(file: Any, admitted: dict[str, Any]) -> Any:
+    """Return the tree of a file, or raise an error without the name of the file."""
+    size, prefix = os.fstat(file.fileno()).st_size, file.read(8)
+    length = int.from_bytes(prefix, "little")
+    header = file.read(min(length, 1_000_001 + size // 50))
+    digits = re.search(rb'"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)
+    if not digits or length > size - 8:
+        raise ValueError("it is not a checkpoint of the format purenn 2, or cut short")
+    start = prefix + header[: digits.start(1)] + _ZEROS + header[digits.end(1) :]
+    if hashlib.file_digest(file, lambda: hashlib.sha256(start)).hexdigest().encode() != digits[1]:
+        raise ValueError("its checksum does not fit; it was changed or damaged")
+    _check_header(header, size)
+    entries = _parsed(header)
+    structure = entries.pop("__metadata__")["tree"]
+    places, paths = _places(entries, 8 + length, size), []
+    _decoded(structure, admitted, lambda path, order: paths.append(path), check_fields)
+    if set(paths) != places.keys():
+        raise ValueError(f"the tree has the arrays {brief(paths)}, but the file has {brief(list(places))}")
+
+    def take(path: str, order: Any) -> Any:
+        dtype, shape, start, end = places[path]
+        file.seek(start)
+        array = np.frombuffer(file.read(end - start), dtype).reshape(shape)
+        if dtype == "|b1" and array.view(np.uint8).max(initial=0) > 1:
+            raise ValueError(f"{path} has bools that are neither 0 nor 1")
+        return lock_in_place(array.astype(array.dtype.newbyteorder("="), order=order, copy=False))
+
+    return _decoded(structure, admitted, take, build_checked)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(result := dict(pairs)) < len(pairs):
+        raise ValueError("it has a name twice")
     return result
 
 
-# Reading
+_parsed = functools.partial(json.loads, object_pairs_hook=_unique)
 
 
-def _outline(value: Any) -> str:
-    """Return what a value is for a message; a stranger's may be large, so nothing looks through it."""
-    if type(value) is tuple and len(value) < 4:
-        return f"({', '.join(map(_outline, value))})"
-    return brief(value) if value is None or type(value) in (int, str, type) else type(value).__name__
+def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, tuple[str, list[int], int, int]]:
+    """Return the dtype, shape, start and end of each array in a file; they must follow one another without gaps."""
+    places, base = {}, start
+    for name, entry in entries.items():
+        dtype, shape = _DTYPES.get(entry["dtype"]), entry["shape"]
+        end = start + math.prod(shape[:64]) * np.dtype(dtype).itemsize
+        expected = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [start - base, end - base]}
+        if dtype is None or entry != expected or end > size or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"the array {brief(name)} is {brief(entry)}, and not what it should be")
+        places[name] = dtype, shape, start, end
+        start = end
+    if start != size:
+        raise ValueError("the arrays do not end where the file ends")
+    return places
 
 
-class _Fields(dict[str, Any]):
-    depth: float = 0  # of the deepest
+def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any], build: Callable[..., Any]) -> Any:
+    """Return the tree of a structure: ``take`` gives its arrays, ``build`` makes its records."""
 
+    def decode(node: Any, path: str, depth: int) -> Any:
+        inner = functools.partial(_children, decode, path=path, depth=depth)
+        match node:
+            case None | bool() | int() | float() | str():
+                return node
+            case list():
+                return [*inner(enumerate(node)).values()]
+            case {"tuple": list(items)}:
+                return (*inner(enumerate(items)).values(),)
+            case {"dict": dict(items)}:
+                return inner((_checked_key(key), child) for key, child in items.items())
+            case {"float": "inf" | "-inf" | "nan" as text}:
+                return float(text)
+            case {"array": "C" | "F" as order}:
+                return take(path, order)
+            case {"activation": str(name)} if isinstance(admitted.get(name), Activation):
+                return admitted[name]
+            case {"record": [str(name), dict(items)]} if isinstance(admitted.get(name), type):
+                fields = inner(items.items())
+                try:
+                    return build(admitted[name], fields)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{path or 'the tree'}: {error}") from error
+            case {"activation": name} | {"record": [name, _]}:
+                raise ValueError(f"it needs {brief(name)}, which is not among the records that load was given")
+        raise ValueError(f"{path or 'the tree'} is {brief(node)}, which stands for no value")
 
-class _Reader:
-    """Runs the instructions of a pickle, those that ``save`` writes and no others.
-
-    On the stack lie values, and how deeply each is nested: infinitely, if it is nothing that may be in a tree, but a
-    class, the fields of a record, the bytes of an array, or something with such a part. What they may cost is bounded:
-    every value counts, and one that is taken from the memo as often as it would if it were made again.
-    """
-
-    def __init__(self, file: BinaryIO, size: int, records: Iterable[type]) -> None:
-        self.file, self.size, self.left, self.parts_left = file, size, size, _most_parts(size)
-        self.checksum = hashlib.sha256()
-        self.stack: list[tuple[Any, float]] = []
-        self.marks: list[list[tuple[Any, float]]] = []
-        self.memo: list[tuple[Any, float]] = []
-        own = [cls for cls in record_classes if cls.__module__.startswith("purenn.") and cls != activations.Activation]
-        self.names: dict[tuple[str, str], Any] = {(cls.__module__, cls.__qualname__): cls for cls in (*own, *records)}
-        self.names |= {(f.__module__, f.__qualname__): f for f in (unpickle_record, array)}
-        for value in vars(activations).values():
-            if isinstance(value, activations.Activation):
-                self.names[activations.__name__, value.name] = value
-
-    def read(self) -> Any:
-        """Return the value that the instructions make."""
-        try:
-            while (opcode := self.take(1)) != pickle.STOP:
-                if opcode not in _INSTRUCTIONS:
-                    raise CheckpointError(f"it has the instruction {opcode!r}")
-                _INSTRUCTIONS[opcode](self)
-            ((value, depth),) = self.stack
-            if depth == math.inf:
-                raise CheckpointError(f"it holds {_outline(value)}, which is no record, array, tuple, string or number")
-        except MemoryError:  # no fault of the file
-            raise
-        except Exception as error:  # whatever the validation of a record raises, too
-            raise CheckpointError(f"{error} (at byte {self.size - self.left})") from error
-        if self.left or self.marks:
-            raise CheckpointError("it goes on after its end")
-        return value
-
-    def take(self, count: int) -> bytes:
-        """Return the next bytes."""
-        data = self.file.read(count) if count <= self.left else b""
-        if len(data) < count:
-            raise CheckpointError("it is cut short")
-        self.left -= count
-        self.checksum.update(data)
-        return data
-
-    def number(self, form: str) -> Any:
-        """Return the next number."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def spend(self, parts: int) -> None:
-        """Count values that are made."""
-        self.parts_left -= parts
-        if self.parts_left < 0:
-            raise CheckpointError("it would make more values than a checkpoint of its size does")
-
-    def push(self, value: Any, depth: float = 1) -> None:
-        """Put a value on the stack."""
-        self.spend(1)
-        if _DEEPEST < depth < math.inf:
-            raise CheckpointError(f"it is nested more than {_DEEPEST} deep")
-        self.stack.append((value, depth))
-
-    def text(self, size: int) -> None:
-        """Put a string on the stack."""
-        self.spend(size // 8)
-        self.push(self.take(size).decode(errors="surrogatepass"))
-
-    def long(self, size: int) -> None:
-        """Put a large int on the stack."""
-        self.spend(size // 8)
-        self.push(int.from_bytes(self.take(size), "little", signed=True))
-
-    def pop(self, kind: type) -> Any:
-        """Take a value of a kind from the stack."""
-        value, _ = self.stack.pop()
-        if type(value) is not kind:
-            raise CheckpointError(f"it has {type(value).__name__} where it should have {kind.__name__}")
-        return value
-
-    def remember(self) -> None:
-        """Keep the last value for later."""
-        if self.memo and self.memo[-1] is self.stack[-1]:
-            raise CheckpointError("it keeps a value twice")
-        self.memo.append(self.stack[-1])
-
-    def recall(self, number: int) -> None:
-        """Put a value that was kept on the stack."""
-        value, depth = self.memo[number]
-        if depth == math.inf and not callable(value):
-            raise CheckpointError("it takes bytes, or the fields of a record, from the memo")
-        self.spend(_parts(value) - 1)
-        self.push(value, depth)
-
-    def mark(self) -> None:
-        """Begin a list of values."""
-        self.spend(1)
-        self.marks.append(self.stack)
-        self.stack = []
-
-    def since_mark(self) -> list[Any]:
-        """Return what was put on the stack since the mark, and the stack to what it was then."""
-        items, self.stack = self.stack, self.marks.pop()
-        return items
-
-    def last(self, count: int) -> list[Any]:
-        """Take some values from the stack, and return them in their order."""
-        return [self.stack.pop() for _ in range(count)][::-1]
-
-    def make_tuple(self, items: list[Any]) -> None:
-        """Make a tuple of values."""
-        self.push(tuple(value for value, _ in items), 1 + max((depth for _, depth in items), default=0))
-
-    def set_items(self, items: list[Any]) -> None:
-        """Make the fields of a record, from an empty dictionary."""
-        if self.pop(_Fields):
-            raise CheckpointError("it has fields of a record in two places")
-        fields, pairs = _Fields(), iter(items)
-        for (name, _), (value, depth) in zip(pairs, pairs, strict=True):
-            if type(name) is not str or name in fields:
-                raise CheckpointError("it has names of fields that are no names, or one twice")
-            fields[name], fields.depth = value, max(fields.depth, depth)
-        self.push(fields, math.inf)
-
-    def name(self) -> None:
-        """Look a name up among those that are allowed."""
-        name, module = self.pop(str), self.pop(str)
-        if (module, name) not in self.names:
-            raise CheckpointError(f"it needs {brief(f'{module}.{name}')}, which is not among the records to load")
-        value = self.names[module, name]
-        self.push(value, 1 if isinstance(value, activations.Activation) else math.inf)
-
-    def call(self) -> None:
-        """Make an array or a record."""
-        arguments, (function, _) = self.pop(tuple), self.stack.pop()
-        if function is array:
-            dtype, shape, data, *order = arguments
-            sides_fit = (
-                type(shape) is tuple and len(shape) <= 64 and all(type(side) is int and side >= 0 for side in shape)
-            )
-            if not _DTYPE.fullmatch(dtype) or not sides_fit or order not in ([], ["F"]):
-                raise CheckpointError(f"it has an array of {_outline(dtype)} and {_outline(shape)}")
-            if type(data) is not bytes or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-                raise CheckpointError(f"it has an array of the shape {_outline(shape)}, but not its bytes")
-            if dtype.endswith("b1") and np.frombuffer(data, np.uint8).max(initial=0) > 1:
-                raise CheckpointError("it has booleans that are neither false nor true")
-            self.push(array(*arguments))
-        elif function is unpickle_record:
-            cls, fields = arguments
-            if type(fields) is not _Fields or not isinstance(cls, type) or fields.depth == math.inf:
-                raise CheckpointError(f"it makes a record of {_outline(arguments)}")
-            if set(fields) != {field.name for field in attrs.fields(cls)}:
-                raise CheckpointError(f"it has {_outline(cls)} with the fields {brief(list(fields))}")
-            self.push(build_checked(cls, fields), 1 + fields.depth)
-        else:
-            raise CheckpointError(f"it calls {_outline(function)}")
-
-
-_INSTRUCTIONS: dict[bytes, Any] = {
-    pickle.PROTO: lambda r: r.take(1),
-    pickle.FRAME: lambda r: r.take(8),
-    pickle.MARK: lambda r: r.mark(),
-    pickle.NONE: lambda r: r.push(None),
-    pickle.NEWTRUE: lambda r: r.push(True),
-    pickle.NEWFALSE: lambda r: r.push(False),
-    pickle.BININT: lambda r: r.push(r.number("<i")),
-    pickle.BININT1: lambda r: r.push(r.number("<B")),
-    pickle.BININT2: lambda r: r.push(r.number("<H")),
-    pickle.LONG1: lambda r: r.long(r.number("<B")),
-    pickle.BINFLOAT: lambda r: r.push(r.number(">d")),
-    pickle.SHORT_BINUNICODE: lambda r: r.text(r.number("<B")),
-    pickle.BINUNICODE: lambda r: r.text(r.number("<I")),
-    pickle.SHORT_BINBYTES: lambda r: r.push(r.take(r.number("<B")), math.inf),
-    pickle.BINBYTES: lambda r: r.push(r.take(r.number("<I")), math.inf),
-    pickle.BINBYTES8: lambda r: r.push(r.take(r.number("<Q")), math.inf),
-    pickle.EMPTY_TUPLE: lambda r: r.push(()),
-    pickle.TUPLE1: lambda r: r.make_tuple(r.last(1)),
-    pickle.TUPLE2: lambda r: r.make_tuple(r.last(2)),
-    pickle.TUPLE3: lambda r: r.make_tuple(r.last(3)),
-    pickle.TUPLE: lambda r: r.make_tuple(r.since_mark()),
-    pickle.EMPTY_DICT: lambda r: r.push(_Fields(), math.inf),
-    pickle.SETITEM: lambda r: r.set_items(r.last(2)),
-    pickle.SETITEMS: lambda r: r.set_items(r.since_mark()),
-    pickle.MEMOIZE: lambda r: r.remember(),
-    pickle.BINGET: lambda r: r.recall(r.number("<B")),
-    pickle.LONG_BINGET: lambda r: r.recall(r.number("<I")),
-    pickle.STACK_GLOBAL: lambda r: r.name(),
-    pickle.REDUCE: lambda r: r.call(),
-}
+    return decode(_parsed(structure), "", 1)

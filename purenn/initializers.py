@@ -53,10 +53,8 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     sizes, activations = tuple(map(operator.index, sizes)), tuple(activations)
     dtype = np.dtype(object if dtype is None else dtype)
     if len(sizes) < 2 or len(activations) != len(sizes) - 1:
-        raise ValueError(
-            f"{len(sizes)} sizes and {len(activations)} activations were given; a network of k layers takes k + 1 "
-            "sizes (the number of inputs first) and k activations"
-        )
+        rule = "a network of k layers takes k + 1 sizes (the number of inputs first) and k activations"
+        raise ValueError(f"{len(sizes)} sizes and {len(activations)} activations were given; {rule}")
     if min(sizes) < 1:
         raise ValueError(f"sizes are {sizes}, but must all be at least 1")
     if dtype not in (np.float32, np.float64):

@@ -59,10 +59,8 @@ class Dense(Vector):
             raise TypeError(f"activation is {brief(self.activation)}, but must be an Activation such as purenn.relu")
         weights, biases = self.weights, self.biases
         if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
-            raise ValueError(
-                f"weights are {describe(weights)} and biases {describe(biases)}, "
-                "but must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
-            )
+            rule = "must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
+            raise ValueError(f"weights are {describe(weights)} and biases {describe(biases)}, but {rule}")
         check_dtypes(type(self).__name__, flatten(self)[0])
 
     @property

@@ -94,10 +94,8 @@ def _output_layer(params: Any) -> Dense:
     while _follows(params, network_vjp):
         params = params.layers[-1]
     if not _follows(params, dense_vjp):
-        raise TypeError(
-            f"the network ends in {type(params).__name__}, but logits are the output of purenn.Dense before its "
-            "activation, so the last layer must be one"
-        )
+        rule = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
+        raise TypeError(f"the network ends in {type(params).__name__}, but {rule}")
     return cast("Dense", params)
 
 
@@ -289,10 +287,8 @@ def _output(params: Any) -> _Output:
     activation = _output_layer(params).activation
     output = _OUTPUTS.get(activation)
     if output is None:
-        raise TypeError(
-            f"the network ends in {activation}, which determines no loss; "
-            "the last layer must have softmax, sigmoid, or identity (forward works with any)"
-        )
+        rule = "the last layer must have softmax, sigmoid, or identity (forward works with any)"
+        raise TypeError(f"the network ends in {activation}, which determines no loss; {rule}")
     return output
 
 
@@ -307,10 +303,8 @@ def _class_targets(y: Array, like: Array) -> Array:
         raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in each row, (n, k)")
     targets = _value_targets(y, like)
     if inspectable(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
-        raise ValueError(
-            "y has a row that is not a distribution: its values must be from 0 to 1, and their sum 1; "
-            "y / y.sum(axis=1, keepdims=True) makes the sums 1"
-        )
+        rule = "its values must be from 0 to 1, and their sum 1; y / y.sum(axis=1, keepdims=True) makes the sums 1"
+        raise ValueError(f"y has a row that is not a distribution: {rule}")
     return targets
 
 

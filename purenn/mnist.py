@@ -58,10 +58,8 @@ class Dataset:
             raise ValueError(f"image_shape is {brief(sides)}, but must be (rows, columns)")
         for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
             if labels.ndim != 1 or images.shape != (*labels.shape, math.prod(self.image_shape)):
-                raise ValueError(
-                    f"images are {describe(images)} and labels {describe(labels)}, but must have the shapes "
-                    f"(n, {math.prod(self.image_shape)}) and (n,) for images of {self.image_shape} pixels"
-                )
+                rule = f"must have the shapes (n, {math.prod(sides)}) and (n,) for images of {sides} pixels"
+                raise ValueError(f"images are {describe(images)} and labels {describe(labels)}, but {rule}")
 
 
 def digits() -> Dataset:
@@ -167,11 +165,9 @@ def _fetched(pooch: Any, name: str) -> str:
             return str(pooch.retrieve(mirror + name, **where))
         except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash
             failures.append(f"{mirror}: {error}")
-    raise ConnectionError(
-        f"cannot download {name} from any mirror; either download MNIST elsewhere and name its directory "
-        "(nn.mnist.load(DIR), --data DIR), or use the bundled digits (nn.mnist.digits(), --data digits). Tried:\n  "
-        + "\n  ".join(failures)
-    )
+    elsewhere = "download MNIST elsewhere and name its directory (nn.mnist.load(DIR), --data DIR)"
+    ways = f"either {elsewhere}, or use the bundled digits (nn.mnist.digits(), --data digits)"
+    raise ConnectionError("\n  ".join([f"cannot download {name} from any mirror; {ways}. Tried:", *failures]))
 
 
 # IDX: two zero bytes, the element type, the rank, the size of every axis, the elements; all numbers big-endian

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from purenn.arrays import Array, as_count, check_number, floats_like, lock_in_place, math_of, namespace
+from purenn.arrays import Array, as_count, as_floats, check_number, floats_like, inspectable, lock_in_place, namespace
 from purenn.records import Vector, record
 from purenn.trees import Tree, aligned, can_change, namespace_of, unit_and_norm, with_children, zeros_like
 
@@ -212,7 +212,7 @@ def adam_step(
 
     # The corrections of m_hat and v_hat are numbers: they go into the rate and eps instead of into two more arrays for
     # each of params (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
-    xp, t = math_of(steps)
+    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps))
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
     alpha, eps_hat = lr * xp.sqrt(correction2) / correction1, eps * xp.sqrt(correction2)

@@ -252,18 +252,40 @@ class Vector:
 # Records made of given fields
 
 
+def check_fields(cls: Any, fields: dict[str, Any]) -> None:
+    """Raise TypeError if there is a field that a record class lacks, or none for one that has no default."""
+    defaults = {field.name: field.default for field in cls.__attrs_attrs__}
+    unknown = fields.keys() - defaults.keys()
+    missing = {name for name, default in defaults.items() if default is attrs.NOTHING} - fields.keys()
+    if unknown or missing:
+        lacks = [f"no field {name!r}" for name in unknown] + [
+            f"no default for the missing {name!r}" for name in missing
+        ]
+        raise TypeError(f"{cls.__name__} has {' and '.join(sorted(lacks))}")
+
+
 def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
-    """Return a record with given fields, which are validated, but neither converted nor copied."""
+    """Return a record with given fields, validated, but neither converted nor copied, and defaults for the others."""
+    check_fields(cls, fields)
     new = object.__new__(cls)
-    for name, value in fields.items():
-        object.__setattr__(new, name, value)  # records are frozen, also for themselves
+    for field in attrs.fields(cls):  # type: ignore[arg-type]
+        value = fields[field.name] if field.name in fields else _default(field, new)
+        object.__setattr__(new, field.name, value)  # records are frozen, also for themselves
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()
     return new
 
 
+def _default(field: Any, record: Any) -> Any:
+    value = field.default
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        value = value.factory(record) if value.takes_self else value.factory()
+    return field.converter(value) if field.converter else value
+
+
 def unpickle_record(cls: type[T], fields: dict[str, Any]) -> T:
     """Return the record that was pickled with given fields. Its arrays are new, so they are locked, not copied."""
     trees: Any = kinds[cls].fields  # type: ignore[union-attr]
-    return build_checked(cls, fields | {name: tree_map(lock_in_place, fields[name]) for name in trees})
+    locked = {name: tree_map(lock_in_place, fields[name]) for name in trees if name in fields}
+    return build_checked(cls, fields | locked)

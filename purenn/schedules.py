@@ -98,9 +98,8 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     """
     boundaries, values = list(map(operator.index, boundaries)), [check_number("a value", value) for value in values]
     if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
-        raise ValueError(
-            f"boundaries are {boundaries} and values {values}, but boundaries must increase, with one more value"
-        )
+        rule = "boundaries must increase, with one more value"
+        raise ValueError(f"boundaries are {boundaries} and values {values}, but {rule}")
     s = _as_steps(step)
     xp = namespace(s)
     value = xp.full_like(s, values[0])
