@@ -1,6 +1,12 @@
-"""Random networks and data for them."""
+"""Random networks and data for them, and what several test modules need."""
+
+import contextlib
+import re
+import resource
+from pathlib import Path
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import purenn as nn
@@ -8,6 +14,7 @@ import purenn as nn
 ACTIVATIONS = (
     nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax, nn.leaky_relu, nn.elu, nn.softplus, nn.gelu, nn.silu
 )  # fmt: skip
+FUZZ = max(2_000, settings().max_examples)  # how many inputs a fuzz test tries
 OUTPUTS = (nn.softmax, nn.sigmoid, nn.identity)
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -46,3 +53,25 @@ def relative_error(a, b):
     """The distance of two trees of arrays, relative to their size (at least 1e-3, below which rounding rules)."""
     a, b = (np.concatenate([np.ravel(leaf) for leaf in nn.tree_leaves(tree)]).astype(np.float64) for tree in (a, b))
     return np.linalg.norm(a - b) / max(np.linalg.norm(a), np.linalg.norm(b), 1e-3)
+
+
+@contextlib.contextmanager
+def little_memory():
+    """Allow at most 256 MB more than there is; a larger allocation is a MemoryError, which no test expects."""
+    now = Path("/proc/self/statm")
+    if not now.exists():  # not Linux
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(now.read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def count_in_readme(kind):
+    """The number in the row of the README's table whose first words are these."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    return int(re.search(rf"^\| {kind}[^|]* \| ([\d,]+) \|", text, re.MULTILINE)[1].replace(",", ""))

@@ -2,8 +2,6 @@
 
 import contextlib
 import gzip
-import resource
-from pathlib import Path
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -11,25 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import purenn as nn
+from tests.strategies import FUZZ, count_in_readme, little_memory
 
-FUZZ = max(2_000, settings().max_examples)
 fuzz = settings(max_examples=FUZZ, suppress_health_check=list(HealthCheck), deadline=None)
-
-
-@contextlib.contextmanager
-def little_memory():
-    """Allow at most 256 MB more than there is; a larger allocation is a MemoryError, which no test expects."""
-    now = Path("/proc/self/statm")
-    if not now.exists():  # not Linux
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(now.read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 IDX = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 2, *range(12)])
@@ -122,3 +104,8 @@ def test_fuzz_public_functions(name, arguments, layer):
                 result[1](arguments[-1])[1]()
             elif name == "batches":
                 list(result)
+
+
+def test_the_readme_counts_what_is_tried_here():
+    assert count_in_readme("IDX files, gzip streams") == 3 * 2_000
+    assert count_in_readme("public functions") == 2_000 <= FUZZ

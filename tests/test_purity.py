@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import purenn as nn
-from tests.strategies import networks, problems
+from tests.strategies import count_in_readme, networks, problems
 
 SMALL = nn.init(1, (2, 2), [nn.softmax])
 
@@ -106,6 +106,7 @@ def test_sixteen_threads_give_what_one_gives():
     expected = everything(params, x, y)
     with ThreadPoolExecutor(16) as pool:
         assert all(result == expected for result in pool.map(lambda _: everything(params, x, y), range(ROUNDS)))
+    assert count_in_readme("all public functions") == ROUNDS
 
 
 @given(networks())
