@@ -29,17 +29,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purenn import activations
-from purenn.activations import Activation
-from purenn.arrays import brief, inspectable, is_array, lock_in_place, namespace
+from purenn.arrays import brief, inspectable, lock_in_place, namespace
 from purenn.records import build_checked, check_fields, is_record, record_classes
 from purenn.trees import fields_of
 
 _ZEROS = b"0" * 64
-_CONTENT = (
-    "it holds records, tuples, lists, dicts, strings, and real numbers and arrays (of complex ones, .real and .imag)"
-)
+_CONTENT = "records, tuples, lists, dicts, strings, real numbers and arrays of these (.astype and .real convert others)"
 _DTYPES = {"BOOL": "|b1", "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
 _DTYPES |= {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
+_NAMES = {code: name for name, code in _DTYPES.items()}
 
 
 class CheckpointError(ValueError):
@@ -65,7 +63,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     TypeError, ValueError
         If the tree holds anything that ``load`` would refuse: another type, a record that its own validation refuses,
         a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper than
-        100, or about 50,000 values outside of arrays. The old file is as it was.
+        100, or more than fits into a header: about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text (more beside
+        large arrays). The old file is as it was.
     OSError
         If the file cannot be written, or is not a regular file; the old file is as it was. Only if its directory cannot
         be synced, the new file is in its place already.
@@ -115,7 +114,7 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
         A ValueError that names the file: if it is not a checkpoint, was damaged, or holds a record that is not
         admitted, is not valid, or has a field that its class lacks.
     TypeError
-        If anything else than record classes and activations is given in ``records``, or two with one name.
+        If ``records`` is not an iterable of record classes and activations, or holds two of one name.
     OSError
         If the file cannot be read.
 
@@ -140,16 +139,16 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
 
 
 def _name_of(value: Any) -> str:
-    return value.name if isinstance(value, Activation) else getattr(value, "__name__", "")
+    return value.name if isinstance(value, activations.Activation) else getattr(value, "__name__", "?")
 
 
 def _admitted(records: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
     """Return purenn's own record classes and activations, and those given, by their names in a file."""
-    ours: list[Any] = [cls for cls in record_classes - {Activation} if cls.__module__.startswith("purenn.")]
-    ours += [value for value in vars(activations).values() if isinstance(value, Activation)]
+    ours: list[Any] = [cls for cls in record_classes - {activations.Activation} if cls.__module__.startswith("purenn.")]
+    ours += [value for value in vars(activations).values() if isinstance(value, activations.Activation)]
     admitted = {f"purenn.{_name_of(value)}": value for value in ours}
     for name, value in records.items() if isinstance(records, Mapping) else [(_name_of(v), v) for v in records]:
-        if not isinstance(value, Activation) and not (isinstance(value, type) and value in record_classes):
+        if not isinstance(value, activations.Activation) and not (isinstance(value, type) and value in record_classes):
             raise TypeError(f"records holds {brief(value)}, which is neither a record class nor an activation")
         if admitted.setdefault(name, value) != value:
             raise TypeError(f"two record classes or activations are called {name}; rename one")
@@ -192,51 +191,49 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
     ours, given = {value: name for name, value in _admitted(()).items()}, dict[Any, str]()
     arrays, numbers = dict[str, np.ndarray](), itertools.count()
 
-    def encode(value: Any, path: str, depth: int) -> Any:
+    def encode(value: Any, path: tuple[str, ...]) -> Any:
         if next(numbers) > 1_000_000:
             raise ValueError("the tree has more than 1,000,000 values")
-        inner = functools.partial(_children, encode, path=path, depth=depth)
-        if value is None or type(value) in (bool, int, str):
-            return value
-        if type(value) is float:
-            return value if math.isfinite(value) else {"float": str(value)}
+        inner = functools.partial(_children, encode, path)
+        if value is None or type(value) in (bool, int, float, str):
+            return {"float": str(value)} if type(value) is float and not math.isfinite(value) else value
         if type(value) in (list, tuple):
             items = [*inner(enumerate(value)).values()]
             return items if type(value) is list else {"tuple": items}
         if type(value) is dict:
             return {"dict": inner((key, value[key]) for key in sorted(map(_checked_key, value)))}
         if is_record(value):
-            named = value if isinstance(value, Activation) else type(value)
+            named = value if isinstance(value, activations.Activation) else type(value)
             name = ours.get(named) or given.setdefault(named, _name_of(named))
             return {"activation": name} if named is value else {"record": [name, inner(fields_of(value).items())]}
-        if inspectable(value) and namespace(value) and value.dtype.newbyteorder("<").str in _DTYPES.values():
-            array = arrays[path] = np.asarray(value)
+        if inspectable(value) and namespace(value) and value.dtype.str.replace(">", "<") in _NAMES:
+            array = arrays[".".join(path)] = np.asarray(value)
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
-        foreign = is_array(value) and not inspectable(value)
-        advice = "nn.tree_map(np.asarray, tree) converts the arrays of other libraries" if foreign else _CONTENT
-        raise TypeError(f"{path or 'the tree'} is {brief(value)}, which a checkpoint does not hold; {advice}")
+        foreign = hasattr(value, "__array__") and not inspectable(value)
+        held = "arrays of NumPy, which nn.tree_map(np.asarray, tree) makes of others" if foreign else _CONTENT
+        what = f"{'.'.join(path) or 'the tree'} is {brief(value)} ({type(value).__name__})"
+        raise TypeError(f"{what}, but a checkpoint holds {held}")
 
-    structure, end = json.dumps(encode(tree, "", 1), separators=(",", ":")), 0
+    structure, end = json.dumps(encode(tree, ()), separators=(",", ":")), 0
     entries: dict[str, Any] = {"__metadata__": {"format": "purenn 2", "sha256": _ZEROS.decode(), "tree": structure}}
-    for path, array in arrays.items():
-        start, end = end, end + array.nbytes
-        dtype = next(name for name, code in _DTYPES.items() if np.dtype(code) == array.dtype.newbyteorder("<"))
-        entries[path] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
+    for path, a in arrays.items():
+        start, end = end, end + a.nbytes
+        entries[path] = {"dtype": _NAMES[a.dtype.str.replace(">", "<")], "shape": a.shape, "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     _check_header(header, 8 + len(header) + end)
     try:
         _decoded(structure, _admitted([*given]), lambda path, order: arrays[path], build_checked)
     except ValueError as error:
-        raise ValueError(f"{error}; of an ensemble stacked by vmap, save the members as a tuple") from error
+        raise ValueError(f"{error} (if vmap stacked an ensemble here, save its members as a tuple)") from error
     return len(header).to_bytes(8, "little") + header, [*arrays.values()]
 
 
-def _children(recurse: Callable[..., Any], items: Iterable[tuple[Any, Any]], path: str, depth: int) -> dict[Any, Any]:
+def _children(recurse: Callable[..., Any], path: tuple[str, ...], items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     """Encode or decode the children of a node, given with their names."""
-    if depth > 100:
+    if len(path) > 99:
         raise ValueError("the tree is nested more than 100 deep")
-    return {name: recurse(child, f"{path}.{name}" if path else str(name), depth + 1) for name, child in items}
+    return {name: recurse(child, (*path, str(name))) for name, child in items}
 
 
 def _checked_key(key: Any) -> str:
@@ -247,9 +244,9 @@ def _checked_key(key: Any) -> str:
 
 
 def _check_header(header: bytes, size: int) -> None:
-    """Raise ValueError if a header is too long or has too many values: they take up to 250 bytes each in memory."""
+    """Raise ValueError if a header is too long, or has more values than fit into memory: up to 250 bytes for each."""
     if len(header) > 1_000_000 + size // 50 or sum(map(header.count, b",:[{")) > 100_000 + size // 10_000:
-        raise ValueError("there are too many values outside of arrays; put numbers into arrays")
+        raise ValueError("the header is too long; put numbers into fewer and larger arrays, and texts into other files")
 
 
 # From a file to a tree
@@ -260,51 +257,52 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
     size, prefix = os.fstat(file.fileno()).st_size, file.read(8)
     length = int.from_bytes(prefix, "little")
     header = file.read(min(length, 1_000_001 + size // 50))
-    digits = re.search(rb'"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)
-    if not digits or length > size - 8:
+    digits = re.match(rb'{"__metadata__": ?{"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)
+    if not digits:
         raise ValueError("it is not a checkpoint of the format purenn 2, or cut short")
     start = prefix + header[: digits.start(1)] + _ZEROS + header[digits.end(1) :]
     if hashlib.file_digest(file, lambda: hashlib.sha256(start)).hexdigest().encode() != digits[1]:
         raise ValueError("its checksum does not fit; it was changed or damaged")
     _check_header(header, size)
-    entries = _parsed(header)
-    structure = entries.pop("__metadata__")["tree"]
-    places, paths = _places(entries, 8 + length, size), []
-    _decoded(structure, admitted, lambda path, order: paths.append(path), check_fields)
-    if set(paths) != places.keys():
-        raise ValueError(f"the tree has the arrays {brief(paths)}, but the file has {brief(list(places))}")
+    entries = _parsed(header.decode("ascii"))
+    structure = entries.pop("__metadata__").get("tree")
+    places = _places(entries, 8 + length, size)
+    left, found = set(places), list[Any]()
+    _decoded(structure, admitted, lambda path, order: found.append(left.discard(path)), check_fields)  # type: ignore
+    if left or len(found) != len(places):
+        raise ValueError(f"the tree and the file do not have the same arrays; the tree lacks {brief(left)}")
 
     def take(path: str, order: Any) -> Any:
-        dtype, shape, start, end = places[path]
+        dtype, shape, start = places[path]
         file.seek(start)
-        array = np.frombuffer(file.read(end - start), dtype).reshape(shape)
-        if dtype == "|b1" and array.view(np.uint8).max(initial=0) > 1:
-            raise ValueError(f"{path} has bools that are neither 0 nor 1")
-        return lock_in_place(array.astype(array.dtype.newbyteorder("="), order=order, copy=False))
+        array = np.empty(shape, np.dtype(dtype).newbyteorder("="), order)
+        for k in range(0, array.size, 1 << 16):  # in parts: an array in the order of Fortran needs no copy
+            array.squeeze().flat[k : k + (1 << 16)] = np.fromfile(file, dtype, min(1 << 16, array.size - k))
+        return lock_in_place(array)
 
     return _decoded(structure, admitted, take, build_checked)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result := dict(pairs)) < len(pairs):
-        raise ValueError("it has a name twice")
+        raise ValueError("a name occurs twice")
     return result
 
 
 _parsed = functools.partial(json.loads, object_pairs_hook=_unique)
 
 
-def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, tuple[str, list[int], int, int]]:
-    """Return the dtype, shape, start and end of each array in a file; they must follow one another without gaps."""
+def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, tuple[str, list[int], int]]:
+    """Return the dtype, shape and start of each array in a file; they must follow one another without gaps."""
     places, base = {}, start
     for name, entry in entries.items():
-        dtype, shape = _DTYPES.get(entry["dtype"]), entry["shape"]
-        end = start + math.prod(shape[:64]) * np.dtype(dtype).itemsize
-        expected = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [start - base, end - base]}
-        if dtype is None or entry != expected or end > size or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"the array {brief(name)} is {brief(entry)}, and not what it should be")
-        places[name] = dtype, shape, start, end
-        start = end
+        dtype = _DTYPES.get(entry.get("dtype"), "|u1")
+        shape = [n for n in entry.get("shape")[:64] if type(n) is int and 0 <= n < 2**63]
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        expected = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [start - base, end - base]}
+        if str(entry) != str(expected):
+            raise ValueError(f"the array {brief(name)} is {brief(entry)}, but must be {brief(expected)}")
+        places[name], start = (dtype, shape, start), end
     if start != size:
         raise ValueError("the arrays do not end where the file ends")
     return places
@@ -313,9 +311,11 @@ def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, tuple[s
 def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any], build: Callable[..., Any]) -> Any:
     """Return the tree of a structure: ``take`` gives its arrays, ``build`` makes its records."""
 
-    def decode(node: Any, path: str, depth: int) -> Any:
-        inner = functools.partial(_children, decode, path=path, depth=depth)
+    def decode(node: Any, path: tuple[str, ...]) -> Any:
+        inner = functools.partial(_children, decode, path)
         match node:
+            case dict() if len(node) != 1:
+                pass
             case None | bool() | int() | float() | str():
                 return node
             case list():
@@ -327,17 +327,18 @@ def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any],
             case {"float": "inf" | "-inf" | "nan" as text}:
                 return float(text)
             case {"array": "C" | "F" as order}:
-                return take(path, order)
-            case {"activation": str(name)} if isinstance(admitted.get(name), Activation):
+                array = take(".".join(path), order)
+                if array is not None and array.dtype == bool and array.view(np.uint8).max(initial=0) > 1:
+                    raise ValueError(f"{'.'.join(path) or 'the tree'} has bools that are neither 0 nor 1")
+                return array
+            case {"activation": str(name)} if isinstance(admitted.get(name), activations.Activation):
                 return admitted[name]
             case {"record": [str(name), dict(items)]} if isinstance(admitted.get(name), type):
                 fields = inner(items.items())
                 try:
                     return build(admitted[name], fields)
                 except (TypeError, ValueError) as error:
-                    raise ValueError(f"{path or 'the tree'}: {error}") from error
-            case {"activation": name} | {"record": [name, _]}:
-                raise ValueError(f"it needs {brief(name)}, which is not among the records that load was given")
-        raise ValueError(f"{path or 'the tree'} is {brief(node)}, which stands for no value")
+                    raise ValueError(f"{'.'.join(path) or 'the tree'}: {error}") from error
+        raise ValueError(f"{'.'.join(path) or 'the tree'} is {brief(node)}, unknown to load (records=... admits yours)")
 
-    return decode(_parsed(structure), "", 1)
+    return decode(_parsed(structure), ())

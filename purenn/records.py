@@ -163,7 +163,7 @@ def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> 
     except TypeError as error:
         raise TypeError(
             f"{field.name} of {type(record).__name__} holds {brief(value)}, which could change; annotate an "
-            "array as purenn.Array, and give a tuple instead of a list or dict"
+            "array as purenn.Array, give a tuple instead of a list or dict, and .item() of a NumPy scalar"
         ) from error
 
 
@@ -255,13 +255,10 @@ class Vector:
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:
     """Raise TypeError if there is a field that a record class lacks, or none for one that has no default."""
     defaults = {field.name: field.default for field in cls.__attrs_attrs__}
-    unknown = fields.keys() - defaults.keys()
-    missing = {name for name, default in defaults.items() if default is attrs.NOTHING} - fields.keys()
-    if unknown or missing:
-        lacks = [f"no field {name!r}" for name in unknown] + [
-            f"no default for the missing {name!r}" for name in missing
-        ]
-        raise TypeError(f"{cls.__name__} has {' and '.join(sorted(lacks))}")
+    if unknown := sorted(fields.keys() - defaults.keys()):
+        raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}, but the file has")
+    if missing := [name for name, default in defaults.items() if default is attrs.NOTHING and name not in fields]:
+        raise TypeError(f"{cls.__name__} needs the field {', '.join(missing)}, which the file lacks")
 
 
 def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
@@ -281,7 +278,9 @@ def _default(field: Any, record: Any) -> Any:
     value = field.default
     if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
         value = value.factory(record) if value.takes_self else value.factory()
-    return field.converter(value) if field.converter else value
+    convert: Any = field.converter or (lambda value: value)
+    arguments = (value, record, field) if isinstance(convert, attrs.Converter) else (value,)
+    return convert.__call__(*arguments)  # a call of a Converter itself does not reach its function
 
 
 def unpickle_record(cls: type[T], fields: dict[str, Any]) -> T:
