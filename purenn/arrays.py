@@ -33,32 +33,36 @@ def inspectable(array: Array) -> bool:
     return isinstance(array, (np.ndarray, np.generic))
 
 
-def namespace(array: Array) -> Any:
+def namespace(array: Array, name: str = "array") -> Any:
     """Return the module with the functions for an array: ``numpy`` for NumPy, ``jax.numpy`` for JAX.
 
-    Raises TypeError for anything that is not an array, and for subclasses of NumPy's arrays: they may change what
-    ``*`` or ``==`` means. A memory map is an array.
+    Raises TypeError, with the given name, for anything that is not an array, and for subclasses of NumPy's arrays: they
+    may change what ``*`` or ``==`` means. A memory map is an array.
     """
     if type(array) is np.ndarray:  # 1 us less than asking the array
         return np
     if not is_array(array):
-        given = f"{type(array).__name__}: {brief(array)}"
-        raise TypeError(f"expected an array, got {given}; np.asarray(..., dtype=np.float32) makes one")
+        way_out = f"{name}.toarray()" if hasattr(array, "toarray") else f"np.asarray({name})"
+        way_out = f"{name}.detach().numpy()" if hasattr(array, "detach") else way_out
+        raise TypeError(f"{name} is {brief(array)} ({type(array).__name__}), but must be an array; {way_out} makes one")
     if isinstance(array, np.ndarray) and type(array) is not np.memmap:
-        way_out = ".filled(...) replaces the masked values" if np.ma.isMaskedArray(array) else "np.asarray converts it"
-        raise TypeError(f"expected a plain array, got {type(array).__name__}, which computes differently; {way_out}")
+        way_out = f"{name}.filled(...)" if np.ma.isMaskedArray(array) else f"np.asarray({name})"
+        raise TypeError(
+            f"{name} is a {type(array).__name__}, which computes differently; {way_out} makes a plain array"
+        )
     return array.__array_namespace__()
 
 
 def check_arrays(values: Iterable[Any]) -> None:
     """Raise TypeError unless all values are arrays."""
     for value in {type(value): value for value in values}.values():
-        namespace(value)
+        namespace(value, "leaf")
 
 
 @functools.cache
 def _is_kind(xp: Any, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-    return bool(xp.isdtype(dtype, kind))  # 0.9 us in NumPy, as long as a small matrix product
+    unknown = xp is np and dtype.isbuiltin == 2  # to NumPy, as the bfloat16 of ml_dtypes is
+    return not unknown and bool(xp.isdtype(dtype, kind))  # 0.9 us in NumPy, as long as a small matrix product
 
 
 def has_kind(array: Array, *kinds: str) -> bool:
@@ -148,17 +152,17 @@ def brief(value: object) -> str:
     return describe(value) if is_array(value) else reprlib.repr(value)
 
 
-def check_floats(x: Array) -> None:
-    """Raise TypeError unless something is an array of floats."""
-    if not has_kind(x, "real floating"):
-        pixels = "x.astype(np.float32) / 255 scales pixels of 0 to 255 to the [0, 1] that networks learn from"
-        raise TypeError(f"expected floats, got {describe(x)}; x.astype(np.float32) converts it, and {pixels}")
+def check_floats(array: Array, name: str = "array") -> None:
+    """Raise TypeError unless an array holds floats."""
+    if not has_kind(array, "real floating"):
+        way_out = f"{name}.astype(np.float32)" + " / 255, if these are pixels of 0 to 255" * (name == "x")
+        raise TypeError(f"{name} is {describe(array)}, but must hold floats: {way_out}")
 
 
-def floats_in(dtype: Any, x: Array) -> Array:
+def floats_in(dtype: Any, array: Array, name: str) -> Array:
     """Return an array of floats in a dtype; TypeError for anything else."""
-    check_floats(x)
-    return astype(x, dtype)
+    check_floats(array, name)
+    return astype(array, dtype)
 
 
 def check_dtypes(owner: str, arrays: list[Array]) -> None:
@@ -167,14 +171,14 @@ def check_dtypes(owner: str, arrays: list[Array]) -> None:
         xp = namespace(array)
         floats = array.dtype in (xp.float32, xp.float64) if xp is np else has_kind(array, "real floating")
         if not floats or array.dtype != arrays[0].dtype:
-            rule = "parameters must be all float32 or all float64; np.asarray(..., dtype=np.float32) converts one"
+            rule = "parameters must be all float32 or all float64; .astype(np.float32) converts one"
             raise TypeError(f"{owner} has the arrays {', '.join(map(describe, arrays))}, but {rule}")
 
 
-def check_real(array: Array) -> None:
-    """Raise TypeError unless something is an array of real numbers."""
+def check_real(array: Array, name: str) -> None:
+    """Raise TypeError unless an array holds real numbers."""
     if not has_kind(array, "integral", "real floating"):
-        raise TypeError(f"expected real numbers, got {describe(array)}")
+        raise TypeError(f"{name} is {describe(array)}, but must hold real numbers")
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
@@ -189,7 +193,7 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     if not isinstance(value, numbers.Real):
         if not is_array(value) or inspectable(value) or value.ndim != 0:
             raise TypeError(f"{name} must be a number, not {brief(value)}")
-        check_real(value)
+        check_real(value, name)
         return value
     try:
         value = float(value)
@@ -203,6 +207,22 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     return value
 
 
+def as_int(name: str, value: Any, least: float = -math.inf) -> int:
+    """Return a number as an int; TypeError if it is not an integer, ValueError if it is too small."""
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {brief(value)}, but must be an int")
+    if (number := operator.index(value)) < least:
+        raise ValueError(f"{name} is {number}, but must be at least {least}")
+    return number
+
+
+def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
+    """Return several values as a tuple; TypeError if there is only one, which is not iterable."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {brief(values)}, but must be a list or tuple: [{brief(values)}]")
+    return tuple(values)
+
+
 def as_count(name: str, value: Any) -> Array:
     """Return one integer of at least 0 as an array of ``index_dtype``; ValueError for anything else."""
     count = value if is_array(value) else np.asarray(value)
@@ -214,8 +234,8 @@ def as_count(name: str, value: Any) -> Array:
 
 def as_floats(value: Any) -> Array:
     """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
-    array = value if is_array(value) else np.asarray(operator.index(value))
-    check_real(array)
+    array = value if is_array(value) else np.asarray(as_int("step", value))
+    check_real(array, "step")
     xp = namespace(array)
     return xp.astype(array, xp.asarray(0.0).dtype)
 

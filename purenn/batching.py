@@ -1,9 +1,8 @@
 """The order in which training sees examples."""
 
-import operator
 from collections.abc import Iterator
 
-from purenn.arrays import Array, Seed, describe, generator, lock_in_place, namespace
+from purenn.arrays import Array, Seed, as_int, describe, generator, lock_in_place, namespace
 
 
 def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
@@ -36,12 +35,10 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
     [array([0, 1]), array([3, 4]), array([2])]
     """
-    namespace(x), namespace(y)  # raise TypeError
+    namespace(x, "x"), namespace(y, "y")  # raise TypeError
     if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
         raise ValueError(f"x is {describe(x)} and y {describe(y)}, but they must have one row for every example")
-    batch_size = operator.index(batch_size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+    batch_size = as_int("batch_size", batch_size, least=1)
     order = generator(seed).permutation(x.shape[0])
     parts = (order[start : start + batch_size] for start in range(0, x.shape[0], batch_size))
     return ((_rows(x, part), _rows(y, part)) for part in parts)

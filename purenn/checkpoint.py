@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purenn import activations
-from purenn.arrays import brief, inspectable, lock_in_place, namespace
+from purenn.arrays import as_tuple, brief, inspectable, lock_in_place, namespace
 from purenn.records import build_checked, check_fields, is_record, record_classes
 from purenn.trees import fields_of
 
@@ -126,7 +126,7 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
     ...     nn.load(file.name)
     (Dropout(rate=0.5, seed=None), 7)
     """
-    admitted = _admitted(records)
+    admitted = _admitted(records if isinstance(records, Mapping) else as_tuple("records", records))
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
         raise CheckpointError(f"{os.fspath(path)} is not a regular file, and so not a checkpoint")
     with open(path, "rb") as file:

@@ -1,14 +1,13 @@
 """The first parameters of a network."""
 
 import math
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, generator, lock_in_place
+from purenn.arrays import Array, Seed, as_int, as_tuple, generator, lock_in_place
 from purenn.layers import Dense, Params
 
 
@@ -50,13 +49,12 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         Dense(weights=f64[64,10], biases=f64[10], activation=softmax),
     ))
     """
-    sizes, activations = tuple(map(operator.index, sizes)), tuple(activations)
+    sizes = tuple(as_int("a size", size, least=1) for size in as_tuple("sizes", sizes))
+    activations = as_tuple("activations", activations)
     dtype = np.dtype(object if dtype is None else dtype)
     if len(sizes) < 2 or len(activations) != len(sizes) - 1:
         rule = "a network of k layers takes k + 1 sizes (the number of inputs first) and k activations"
         raise ValueError(f"{len(sizes)} sizes and {len(activations)} activations were given; {rule}")
-    if min(sizes) < 1:
-        raise ValueError(f"sizes are {sizes}, but must all be at least 1")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
     random = generator(seed)

@@ -55,7 +55,7 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
 
     def value(vector: Array) -> Array:
         number = xp.asarray(f(unravel(vector)))
-        check_real(number)
+        check_real(number, "what f returned")
         if number.shape != ():
             raise ValueError(f"f returned {describe(number)}, but must return a number")
         return xp.astype(number, xp.float64)

@@ -173,7 +173,13 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     (array([[3.],
            [4.]]), array([[1., 2.]]))
     """
-    raise TypeError(f"vjp has no rule for {type(layer).__name__}; purenn.vjp.register adds one for a record class")
+    raise TypeError(f"vjp has no rule for {type_name(layer)}; purenn.vjp.register adds one for a record class")
+
+
+def type_name(layer: Any) -> str:
+    """Return the name of a class, for a tuple also the way to unpack what some steps return."""
+    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(layer, tuple) else ""
+    return type(layer).__name__ + hint
 
 
 @singledispatch
@@ -238,20 +244,21 @@ def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> t
 
 def _checked_input(layer: Dense, x: Array) -> Array:
     """Return a batch in the dtype of the layer, or raise the error that says what is wrong with it."""
-    namespace(x)
+    namespace(x, "x")
     if x.ndim != 2:
-        raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); one example is x[None, :]")
+        way_out = "x[None, :] is a batch of one" if x.ndim == 1 else "x.reshape(len(x), -1) flattens each example"
+        raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); {way_out}")
     if x.shape[1] != layer.weights.shape[0]:
         raise ValueError(f"x has {x.shape[1]} features, but the layer takes {layer.fan_in}")
-    return x if x.dtype == layer.weights.dtype else floats_in(layer.weights.dtype, x)
+    return x if x.dtype == layer.weights.dtype else floats_in(layer.weights.dtype, x, "x")
 
 
 def checked_gradient(dy: Array, y: Array) -> Array:
     """Return a gradient in the dtype of the output that it belongs to, or raise the error that says what is wrong."""
-    namespace(dy)
+    namespace(dy, "dy")
     if dy.shape != y.shape:
         raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
-    return dy if dy.dtype == y.dtype else floats_in(y.dtype, dy)
+    return dy if dy.dtype == y.dtype else floats_in(y.dtype, dy, "dy")
 
 
 # Params: the chain rule

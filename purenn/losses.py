@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arrays import Array, astype, describe, has_kind, index_dtype, inspectable, lock_in_place, namespace
-from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, vjp
+from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, type_name, vjp
 
 L = TypeVar("L")
 
@@ -95,7 +95,7 @@ def _output_layer(params: Any) -> Dense:
         params = params.layers[-1]
     if not _follows(params, dense_vjp):
         rule = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
-        raise TypeError(f"the network ends in {type(params).__name__}, but {rule}")
+        raise TypeError(f"the network ends in {type_name(params)}, but {rule}")
     return cast("Dense", params)
 
 
@@ -294,13 +294,16 @@ def _output(params: Any) -> _Output:
 
 def _class_targets(y: Array, like: Array) -> Array:
     xp = namespace(like)
+    namespace(y, "y")
     if has_kind(y, "integral") and y.ndim == 1:
         _check_length(y, like)
         if inspectable(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
             raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}")
         return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
     if y.ndim != 2:
-        raise TypeError(f"y is {describe(y)}, but must be integer labels (n,) or a distribution in each row, (n, k)")
+        numbered = "y.astype(int)" if has_kind(y, "real floating") else "np.unique(y, return_inverse=True)[1]"
+        rule = f"must be integer labels, (n,), such as {numbered}, or a distribution in each row, (n, k)"
+        raise TypeError(f"y is {describe(y)}, but {rule}")
     targets = _value_targets(y, like)
     if inspectable(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
         rule = "its values must be from 0 to 1, and their sum 1; y / y.sum(axis=1, keepdims=True) makes the sums 1"
@@ -321,11 +324,13 @@ def _binary_targets(y: Array, like: Array) -> Array:
 
 
 def _value_targets(y: Array, like: Array) -> Array:
+    namespace(y, "y")
     if not has_kind(y, "real floating", "integral", "bool"):
         raise TypeError(f"y is {describe(y)}, but must be real numbers")
     _check_length(y, like)
     if y.shape != like.shape:
-        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}")
+        way_out = "; y[:, 0] are labels" if y.shape[1:] == (1,) else "; y[:, None] is a column" if y.ndim == 1 else ""
+        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}{way_out}")
     if inspectable(y) and not (y == y).all():
         raise ValueError(f"y has {(y != y).sum()} values that are NaN; leave these examples out, or fill them in")
     xp = namespace(like)
@@ -365,10 +370,7 @@ def _above_half(predictions: Array) -> Array:
 
 
 _OUTPUTS = {
-    output.activation: output
-    for output in (
-        _Output(softmax, _class_targets, _cross_entropies, _most_probable),
-        _Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
-        _Output(identity, _value_targets, _half_squared_errors, identity.function),
-    )
+    softmax: _Output(softmax, _class_targets, _cross_entropies, _most_probable),
+    sigmoid: _Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
+    identity: _Output(identity, _value_targets, _half_squared_errors, identity.function),
 }

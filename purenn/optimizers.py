@@ -205,7 +205,8 @@ def adam_step(
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))
     weight_decay = check_number("weight_decay", weight_decay, least=0)
-    ps, gs, ms, vs, rebuilt = aligned(params=params, grads=grads, means=state.means, squares=state.squares)
+    averages = {"state.means": state.means, "state.squares": state.squares}
+    ps, gs, ms, vs, rebuilt = aligned(params=params, grads=grads, **averages)
     steps = lock_in_place(state.steps + 1)
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]

@@ -62,11 +62,8 @@ def record(cls: type[T]) -> type[T]:
             setattr(cls, name, method)
     new = attrs.define(cls, frozen=True, slots=True, field_transformer=_configure)
     fields = attrs.fields(new)  # type: ignore[arg-type]
-    kinds[new] = record_kind(
-        new,
-        trees=tuple(field.name for field in fields if field.metadata["is_tree"]),
-        statics=tuple(field.name for field in fields if not field.metadata["is_tree"]),
-    )
+    trees, statics = (tuple(f.name for f in fields if f.metadata["is_tree"] is tree) for tree in (True, False))
+    kinds[new] = record_kind(new, trees, statics)
     record_classes.add(new)
     for register in _registers:
         register(new)
@@ -199,7 +196,12 @@ def _itself(record: T, memo: object = None) -> T:
     return record
 
 
-_METHODS = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
+def _not_for_jax(record: Any) -> Any:
+    raise ImportError("JAX does not know records before `import purenn.jax`")
+
+
+_METHODS: dict[str, Any] = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
+_METHODS |= {"__jax_array__": property(_not_for_jax)}
 
 
 class Vector:

@@ -2,11 +2,10 @@
 
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from purenn.arrays import Array, as_floats, check_number, check_real, is_array, lock_in_place, namespace
+from purenn.arrays import Array, as_floats, as_int, check_number, check_real, is_array, lock_in_place, namespace
 
 
 def warmup_cosine(
@@ -45,7 +44,7 @@ def warmup_cosine(
     >>> [nn.warmup_cosine(step, peak_lr=1.0, total_steps=6, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    total_steps, warmup_steps = operator.index(total_steps), operator.index(warmup_steps)
+    total_steps, warmup_steps = as_int("total_steps", total_steps), as_int("warmup_steps", warmup_steps)
     peak_lr, final_lr = check_number("peak_lr", peak_lr), check_number("final_lr", final_lr)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
@@ -73,10 +72,10 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
     >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
     0.2
     """
-    decay_steps, decay_rate = operator.index(decay_steps), check_number("decay_rate", decay_rate)
+    decay_steps, decay_rate = as_int("decay_steps", decay_steps, least=1), check_number("decay_rate", decay_rate)
     initial_lr = check_number("initial_lr", initial_lr)
-    if decay_steps < 1 or not decay_rate > 0:
-        raise ValueError(f"decay_steps is {decay_steps} and decay_rate {decay_rate}, but both must be positive")
+    if not decay_rate > 0:
+        raise ValueError(f"decay_rate is {decay_rate}, but must be positive")
     return _like(step, initial_lr * decay_rate ** (_as_steps(step) / decay_steps))
 
 
@@ -96,7 +95,8 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     >>> [nn.piecewise_constant(step, values=[0.1, 0.01, 0.001], boundaries=[10, 20]) for step in (9, 10, 25)]
     [0.1, 0.01, 0.001]
     """
-    boundaries, values = list(map(operator.index, boundaries)), [check_number("a value", value) for value in values]
+    boundaries = [as_int("a boundary", boundary) for boundary in boundaries]
+    values = [check_number("a value", value) for value in values]
     if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
         rule = "boundaries must increase, with one more value"
         raise ValueError(f"boundaries are {boundaries} and values {values}, but {rule}")
@@ -151,12 +151,10 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
     >>> nn.converged([3.0, 1.0, 2.0, 1.5], patience=2), nn.converged([3.0, 1.0, 2.0, 0.5], patience=2)
     (True, False)
     """
-    patience = operator.index(patience)
-    if patience < 1:
-        raise ValueError(f"patience is {patience}, but must be at least 1")
+    patience = as_int("patience", patience, least=1)
     values = []
     for loss in losses:
         if is_array(loss):
-            check_real(loss)  # float would drop an imaginary part
+            check_real(loss, "a loss")  # float would drop an imaginary part
         values.append(math.inf if math.isnan(loss) else float(loss))
     return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])

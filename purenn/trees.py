@@ -170,7 +170,7 @@ def _outline(node: Any) -> str:
 
 
 def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError:
-    return ValueError(f"{first} and {other} differ{path and f' at {path}'}: {a} and {b}")
+    return ValueError(f"{other} differs from {first}{path and f' at {path}'}: {b} instead of {a}")
 
 
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
@@ -257,7 +257,7 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
         if [(array.shape, array.dtype) for array in theirs] != types:
             pairs = zip(_leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
             path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
-            raise _difference(first, name, path, a, f"{b}; arrays must have the same shape and dtype")
+            raise _difference(first, name, path, a, b)
     return *columns, functools.partial(unflatten, structure)
 
 
@@ -325,7 +325,7 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     """
     xp = namespace_of(arrays)
     for array in arrays:
-        check_real(array)
+        check_real(array, "leaf")
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
     largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))

@@ -46,10 +46,8 @@ def test_gradients_have_the_type_of_the_network_without_seeds():
     after = nn.sgd_step(params, gradient, 0.1)
     assert [layer.seed for layer in after.layers if isinstance(layer, nn.Dropout)] == [None, None]
     assert nn.grads(params, x, y) + gradient == gradient + nn.grads(params, x, y)
-    with pytest.raises(
-        ValueError,
-        match=r"params and grads differ at layers.0: Dropout\(0.25, \(0, 1, 0, 0\)\) and Dropout\(0.25, None\)",
-    ):
+    message = r"grads differs from params at layers.0: Dropout\(0.25, None\) instead of Dropout\(0.25, \(0, 1, 0, 0\)\)"
+    with pytest.raises(ValueError, match=message):
         nn.sgd_step(nn.seeded(params, (0, 1)), gradient, 0.1)
 
 
@@ -108,7 +106,7 @@ def test_rates_out_of_range(rate):
 def test_it_refuses_integers_and_bad_seeds():
     for layer in (nn.Dropout(0.5), nn.Dropout(0.5, 1)):
         for rule in (nn.forward, nn.vjp):
-            with pytest.raises(TypeError, match="expected floats, got i64"):
+            with pytest.raises(TypeError, match="is i64\\[2,2\\], but must hold floats"):
                 rule(layer, np.ones((2, 2), int))
     with pytest.raises(ValueError, match="seed is -1"):
         nn.seeded(nn.Dropout(0.5), -1)
