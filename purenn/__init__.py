@@ -21,6 +21,6 @@ __all__ = [
     "exponential_decay", "forward", "gelu", "global_norm", "grads", "identity", "init", "leaky_relu", "load",
     "logits", "logits_vjp", "loss", "loss_and_grads", "mnist", "momentum_step", "numerical_grads",
     "piecewise_constant", "predict", "ravel", "record", "relu", "save", "seeded", "sgd_step", "sigmoid", "silu",
-    "softmax", "softplus", "tanh", "tree_leaves", "tree_map", "tree_map_with_path", "vdot", "vjp",
-    "warmup_cosine", "zeros_like"
+    "softmax", "softplus", "tanh", "tree_leaves", "tree_map", "tree_map_with_path", "vdot", "vjp", "warmup_cosine",
+    "zeros_like"
 ]  # fmt: skip

@@ -17,10 +17,12 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = Annotated[Any, "array"]
-"""The annotation that makes a field of a record an array."""
+Array.__doc__ = (
+    "The annotation of an array, and what makes a field of a record one: NumPy's, JAX's, or another library's."
+)
 
-Seed: TypeAlias = int | tuple[int, ...]
-"""What randomness is drawn from: an int of at least 0, or a tuple of such ints."""
+Seed: TypeAlias = Annotated[int | tuple[int, ...], "seed"]
+Seed.__doc__ = "The annotation of a seed: an int of at least 0, or a tuple of such ints, like (seed, epoch)."
 
 
 def is_array(value: object) -> bool:

@@ -195,7 +195,7 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
         if next(numbers) > 1_000_000:
             raise ValueError("the tree has more than 1,000,000 values")
         inner = functools.partial(_children, encode, path)
-        if value is None or type(value) in (bool, int, float, str):
+        if value is None or type(value) in (bool, int, float, str, np.str_):
             return {"float": str(value)} if type(value) is float and not math.isfinite(value) else value
         if type(value) in (list, tuple):
             items = [*inner(enumerate(value)).values()]
@@ -211,8 +211,7 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
         foreign = hasattr(value, "__array__") and not inspectable(value)
         held = "arrays of NumPy, which nn.tree_map(np.asarray, tree) makes of others" if foreign else _CONTENT
-        what = f"{'.'.join(path) or 'the tree'} is {brief(value)} ({type(value).__name__})"
-        raise TypeError(f"{what}, but a checkpoint holds {held}")
+        raise TypeError(f"{'.'.join(path) or 'the tree'} is {brief(value)}, but a checkpoint holds {held}")
 
     structure, end = json.dumps(encode(tree, ()), separators=(",", ":")), 0
     entries: dict[str, Any] = {"__metadata__": {"format": "purenn 2", "sha256": _ZEROS.decode(), "tree": structure}}

@@ -15,12 +15,10 @@ from purenn.records import Vector, is_record, record
 from purenn.trees import Tree, flatten, with_children
 
 Layer: TypeAlias = Tree
-"""The annotation for a field that holds a layer: a record of any kind."""
 
 # Inner functions evaluate their annotations at every call; a name is cheap.
 _Gradients: TypeAlias = tuple[Any, Callable[[], Array]]
 Pullback: TypeAlias = Callable[[Array], _Gradients]
-Rule: TypeAlias = Callable[[Any, Array], tuple[Array, Pullback]]
 
 
 @record
@@ -273,8 +271,8 @@ def chained_forward(network: Params, x: Array, last: Callable[[Layer, Array], Ar
     """Apply the layers of a network, with ``last`` in place of ``forward`` for the last of them."""
     *below, top = network.layers
     for layer in below:
-        x = _checked_output(forward, layer, x, forward(layer, x))
-    return _checked_output(forward, top, x, last(top, x))
+        x = _checked_output(forward, layer, x, _applied(network, layer, forward, x))
+    return _checked_output(forward, top, x, _applied(network, top, last, x))
 
 
 @vjp.register
@@ -283,7 +281,7 @@ def network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
     return chained_vjp(network, x, last=vjp)
 
 
-def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]:
+def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Array, Pullback]:
     """Apply the layers of a network, with ``last`` in place of ``vjp`` for the last of them.
 
     The layers below the lowest one that has arrays have gradients that no ``dy`` changes. Their pullbacks are asked for
@@ -292,7 +290,7 @@ def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]
     passed = []
     rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]
     for layer, rule in zip(network.layers, rules, strict=True):
-        y, pullback = _checked_pair(layer, "rule", rule(layer, x))
+        y, pullback = _checked_pair(layer, "rule", _applied(network, layer, rule, x))
         x = _checked_output(vjp, layer, x, y)
         passed.append((layer, x, pullback))
     lowest = 0
@@ -323,20 +321,25 @@ def chained_vjp(network: Params, x: Array, last: Rule) -> tuple[Array, Pullback]
     return read_only(x), network_pullback
 
 
+def _applied(network: Params, layer: Layer, rule: Callable[[Layer, Array], Any], x: Array) -> Any:
+    """Apply one layer of a network; an error notes which one it was."""
+    try:
+        return rule(layer, x)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in layer {[*map(id, network.layers)].index(id(layer)) + 1}, {type(layer).__name__}")
+        raise
+
+
 # What every rule must keep
 
 
 def _checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
     """Unpack the pair that a rule or a pullback returned; raise unless it is an object of a class and a function."""
-    try:
-        first, second = result
-        kept = isinstance(first, cls) and callable(second)
-    except (TypeError, ValueError):  # not a pair
-        kept = False
-    if not kept:
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    if not (is_pair and isinstance(result[0], cls) and callable(result[1])):
         pair = "(y, pullback): an array" if cls is object else f"(gradient, dx): a {cls.__name__}"
         raise _broken(vjp, layer, what, result, f"a pair {pair} and a function")
-    return first, second
+    return result[0], result[1]
 
 
 def _checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:

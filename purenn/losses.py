@@ -301,9 +301,8 @@ def _class_targets(y: Array, like: Array) -> Array:
             raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}")
         return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
     if y.ndim != 2:
-        numbered = "y.astype(int)" if has_kind(y, "real floating") else "np.unique(y, return_inverse=True)[1]"
-        rule = f"must be integer labels, (n,), such as {numbered}, or a distribution in each row, (n, k)"
-        raise TypeError(f"y is {describe(y)}, but {rule}")
+        labels = "y.astype(int)" if has_kind(y, "real floating") else "np.unique(y, return_inverse=True)[1]"
+        raise TypeError(f"y is {describe(y)}, but must be integer labels, (n,): {labels}; or distributions, (n, k)")
     targets = _value_targets(y, like)
     if inspectable(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
         rule = "its values must be from 0 to 1, and their sum 1; y / y.sum(axis=1, keepdims=True) makes the sums 1"

@@ -23,8 +23,6 @@ FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mi
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 
-TIMEOUT = 10  # seconds, to connect to a mirror and between the packets it sends
-
 
 @record
 class Dataset:
@@ -117,9 +115,8 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     arrays = list(map(read_idx, paths))
     for k in (0, 2):
         _check_pair(paths[k], arrays[k], paths[k + 1], arrays[k + 1])
-    shapes = arrays[0].shape[1:], arrays[2].shape[1:]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{paths[0]} has images of {shapes[0]} pixels, {paths[2]} of {shapes[1]}")
+    if arrays[0].shape[1:] != arrays[2].shape[1:]:
+        raise ValueError(f"{paths[0]} has images of {arrays[0].shape[1:]} pixels, {paths[2]} of {arrays[2].shape[1:]}")
     train, test = ((_pixels(x), lock_in_place(y.astype(np.int64))) for x, y in (arrays[:2], arrays[2:]))
     return Dataset(*train, *test, arrays[0].shape[1:])
 
@@ -135,8 +132,7 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
 
 
 def _pixels(images: Array) -> Array:
-    rows = images.reshape(len(images), math.prod(images.shape[1:]))
-    return lock_in_place(np.divide(rows, np.float32(255), dtype=np.float32))
+    return lock_in_place(np.divide(images.reshape(len(images), -1), np.float32(255), dtype=np.float32))
 
 
 def _existing(directory: str | os.PathLike[str], name: str) -> str:
@@ -157,7 +153,8 @@ def _downloaded() -> list[str]:
 
 
 def _fetched(pooch: Any, name: str) -> str:
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
+    # 10 seconds to connect, and between packets
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=10)
     where = {"known_hash": FILES[name], "fname": name, "path": pooch.os_cache("purenn"), "downloader": downloader}
     failures = []
     for mirror in MIRRORS:

@@ -158,10 +158,9 @@ def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> 
     try:
         hash(value)
     except TypeError as error:
-        raise TypeError(
-            f"{field.name} of {type(record).__name__} holds {brief(value)}, which could change; annotate an "
-            "array as purenn.Array, give a tuple instead of a list or dict, and .item() of a NumPy scalar"
-        ) from error
+        advice = "annotate an array as purenn.Array, give a tuple for a list or dict, and .item() of a NumPy scalar"
+        what = f"{field.name} of {type(record).__name__} holds {brief(value)}"
+        raise TypeError(f"{what}, which could change; {advice}") from error
 
 
 def _equal(a: Any, b: Any) -> bool:

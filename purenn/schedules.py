@@ -152,9 +152,8 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
     (True, False)
     """
     patience = as_int("patience", patience, least=1)
-    values = []
-    for loss in losses:
-        if is_array(loss):
-            check_real(loss, "a loss")  # float would drop an imaginary part
-        values.append(math.inf if math.isnan(loss) else float(loss))
+    losses = list(losses)
+    for loss in filter(is_array, losses):
+        check_real(loss, "loss")  # float would drop an imaginary part
+    values = [math.inf if math.isnan(loss) else float(loss) for loss in losses]
     return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])

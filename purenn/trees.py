@@ -18,7 +18,7 @@ from purenn.arrays import Array, brief, check_arrays, check_real, describe, lock
 
 T = TypeVar("T")
 Tree: TypeAlias = Annotated[Any, "tree"]
-"""The annotation that makes a field of a record a tree of arrays."""
+Tree.__doc__ = "The annotation of a tree or layer: a record, or a tuple, list or dict of trees, None, or an array."
 
 
 class Kind(NamedTuple):
