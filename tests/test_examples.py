@@ -68,10 +68,10 @@ def test_mnist_with_a_loss_that_is_not_finite(tmp_path):
     ("arguments", "message"),
     [
         (("--data", "nowhere"), "error: nowhere has neither train-images"),
-        (("--data", "digits", "--batch-size", 0), "--batch-size"),
-        (("--data", "digits", "--epochs", 0), "--epochs"),
-        (("--data", "digits", "--lr", "nan"), "--lr"),
-        (("--data", "digits", "--seed", -1), "--seed"),
+        (("--data", "digits", "--batch-size", 0), "batch_size is 0, but must be at least 1"),
+        (("--data", "digits", "--epochs", 0), "no epoch was finished"),
+        (("--data", "digits", "--lr", "nan"), "peak_lr is nan, but must be a finite number"),
+        (("--data", "digits", "--seed", -1), "seed is -1, but must be an int >= 0"),
     ],
 )
 def test_mnist_with_options_that_make_no_sense(tmp_path, arguments, message):
