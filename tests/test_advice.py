@@ -1,9 +1,9 @@
 """Mistakes that people make: the message names what to do, and doing it works."""
 
 import pydoc
-import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,24 +16,8 @@ X, Y = np.ones((5, 4), np.float32), np.arange(5) % 2
 STATE = nn.adam_init(PARAMS)
 
 
-class Sparse:
-    """What a sparse matrix of SciPy has in common with this: it becomes an array only by ``toarray``."""
-
-    def toarray(self):
-        return X
-
-
-class Tensor:
-    """As a tensor of PyTorch that requires a gradient."""
-
-    def __array__(self, dtype=None, copy=None):
-        raise RuntimeError("use tensor.detach().numpy() instead")
-
-    def detach(self):
-        return self
-
-    def numpy(self):
-        return X
+SPARSE = SimpleNamespace(toarray=lambda: X)  # as a sparse matrix of SciPy
+TENSOR = SimpleNamespace(detach=lambda: SimpleNamespace(numpy=lambda: X))  # as a tensor of PyTorch
 
 
 @nn.record
@@ -59,9 +43,7 @@ def swapped_vjp(layer: Swapped, x):
     return lambda dy: (layer, lambda: dy), x
 
 
-WIDE = nn.Params(
-    (nn.Dense(np.ones((4, 3), np.float32), np.zeros(3, np.float32), nn.tanh), Scale(np.ones(2, np.float32)))
-)
+WIDE = nn.Params((PARAMS.layers[0], Scale(np.ones(2, np.float32))))
 FORGETFUL = nn.Params((Scale(np.ones(4, np.float32)), *PARAMS.layers))
 NAMES = np.asarray(["cat", "dog", "cat", "dog", "cat"])
 
@@ -75,8 +57,8 @@ ADVICE = {  # a call, what was wrong about its argument, the message, and what t
     "labels in a column": (lambda y: nn.loss(PARAMS, X, y), Y[:, None], r"y\[:, 0\] are labels", lambda y: y[:, 0]),
     "one sigmoid output": (lambda y: nn.loss(ONE, X, y), Y, r"y\[:, None\] is a column", lambda y: y[:, None]),
     "x as list": (lambda x: nn.forward(PARAMS, x), X.tolist(), r"x is \[\[1.0, .*np.asarray\(x\)", np.asarray),
-    "x sparse": (lambda x: nn.forward(PARAMS, x), Sparse(), r"x.toarray\(\) makes one", lambda x: x.toarray()),
-    "x as tensor": (lambda x: nn.forward(PARAMS, x), Tensor(), r"x.detach\(\).numpy\(\) makes one", lambda x: x.detach().numpy()),
+    "x sparse": (lambda x: nn.forward(PARAMS, x), SPARSE, r"x.toarray\(\) makes one", lambda x: x.toarray()),
+    "x as tensor": (lambda x: nn.forward(PARAMS, x), TENSOR, r"x.detach\(\).numpy\(\) makes one", lambda x: x.detach().numpy()),
     "pixels": (lambda x: nn.forward(PARAMS, x), np.full((5, 4), 255, np.uint8), r"x\.astype\(np\.float32\) / 255", lambda x: x.astype(np.float32) / 255),
     "images": (lambda x: nn.forward(PARAMS, x), X.reshape(5, 2, 2), r"x.reshape\(len\(x\), -1\) flattens", lambda x: x.reshape(len(x), -1)),
     "one example": (lambda x: nn.forward(PARAMS, x), X[0], r"x\[None, :\] is a batch of one", lambda x: x[None, :]),
@@ -121,17 +103,16 @@ def test_jax_says_which_import_is_missing():
     pytest.importorskip("jax", reason="needs the extra 'jax'")
     program = """
 import jax, numpy as np, purenn as nn
-params, x, y = nn.init(0, (4, 2), [nn.softmax]), np.ones((5, 4), np.float32), np.zeros(5, int)
-for f in (jax.jit(nn.grads), jax.grad(nn.loss)):
-    try:
-        f(params, x, y)
-    except ImportError as error:
-        print(error)
+problem = nn.init(0, (4, 2), [nn.softmax]), np.ones((5, 4), np.float32), np.zeros(5, int)
+try:
+    jax.jit(nn.grads)(*problem)
+except ImportError as error:
+    print(error)
 import purenn.jax
-print(jax.jit(nn.grads)(params, x, y) == jax.jit(jax.grad(nn.loss))(params, x, y), hasattr(params, "__jax_array__"))
+print(jax.jit(nn.grads)(*problem).fan_in, hasattr(problem[0], "__jax_array__"))
 """
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"(JAX does not know records before `import purenn.jax`\n){2}(True|False) False\n", output)
+    assert output == "JAX does not know records before `import purenn.jax`\n4 False\n"
 
 
 @pytest.mark.parametrize("name", ["Array", "Layer", "Seed", "Tree"])

@@ -57,7 +57,7 @@ class Newer(nn.Vector):
     total: int = attrs.field()
     names: tuple[str, ...] = attrs.Factory(tuple)
     doubled: int = attrs.field(
-        default=2, converter=attrs.Converter(lambda value, self: value * self.total, takes_self=True)
+        default=2, converter=attrs.Converter(lambda two, self: two * self.total, takes_self=True)
     )
 
     @total.default
@@ -143,9 +143,8 @@ def test_everything_comes_back_equal_and_read_only(tmp_path, params, seed):
 
 
 def test_nan_and_numpy_scalars(tmp_path):
-    nn.save(
-        tmp_path / "file", (math.nan, np.float32(1.5), np.int8(3), nn.loss(PARAMS, np.ones((1, 4)), np.asarray([0])))
-    )
+    loss = nn.loss(PARAMS, np.ones((1, 4)), np.asarray([0]))
+    nn.save(tmp_path / "file", (math.nan, np.float32(1.5), np.int8(3), loss))
     nan, single, short, loss = nn.load(tmp_path / "file")
     assert math.isnan(nan) and single.dtype == np.float32 and single == 1.5 and loss.shape == ()
     assert short.dtype == np.int8 and short.shape == () and not short.flags.writeable
@@ -314,14 +313,10 @@ def test_two_of_one_name_are_refused(tmp_path):
         nn.load(tmp_path / "file", records={"purenn.Dense": Mine})
 
 
-@pytest.mark.parametrize("wrong", [dict, PARAMS, "Mine", nn.Dropout])
+@pytest.mark.parametrize("wrong", [dict, PARAMS, "Mine"])
 def test_what_is_not_a_record_class_is_not_admitted(tmp_path, wrong):
-    nn.save(tmp_path / "file", Mine([1.0]))
-    if wrong is nn.Dropout:  # a record class, which the file need not hold
-        assert nn.load(tmp_path / "file", records=[Mine, wrong]) == Mine([1.0])
-    else:
-        with pytest.raises(TypeError, match=r"(?s)records holds .*, which is neither a record class nor an activation"):
-            nn.load(tmp_path / "file", records=[Mine, wrong])
+    with pytest.raises(TypeError, match=r"(?s)records holds .*, which is neither a record class nor an activation"):
+        nn.load(tmp_path / "file", records=[Mine, wrong])
 
 
 def renamed(cls):

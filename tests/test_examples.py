@@ -107,9 +107,8 @@ def test_convolution(monkeypatch):
     network = nn.Params((first, pool, second, pool, convolution.Reshape((3,)), last))
     x, y = random.standard_normal((4, 8, 8, 1)), np.asarray([0, 1, 2, 0])
     gradient = nn.grads(network, x, y)
-    assert nn.global_norm(gradient - nn.numerical_grads(lambda p: nn.loss(p, x, y), network)) < 1e-7 * nn.global_norm(
-        gradient
-    )
+    numerical = nn.numerical_grads(lambda p: nn.loss(p, x, y), network)
+    assert nn.global_norm(gradient - numerical) < 1e-7 * nn.global_norm(gradient)
     assert nn.forward(network, x[:0]).shape == (0, 3)
     jax = pytest.importorskip("jax", reason="needs the extra 'jax'")
     importlib.import_module("purenn.jax")
@@ -195,9 +194,8 @@ def test_a_process_that_fails_ends_all_at_once_and_says_why(tmp_path):
 def test_convolution_runs_under_jit_with_one_changed_line(tmp_path):
     pytest.importorskip("jax", reason="needs the extra 'jax'")
     script = (EXAMPLES / "convolution.py").read_text()
-    changed = re.sub(
-        r"^GRADS = nn.grads.*$", "import jax, purenn.jax; GRADS = jax.jit(nn.grads)", script, flags=re.MULTILINE
-    )
+    compiled = "import jax, purenn.jax; GRADS = jax.jit(nn.grads)"
+    changed = re.sub(r"^GRADS = nn.grads.*$", compiled, script, flags=re.MULTILINE)
     (tmp_path / "convolution.py").write_text(changed)
     (tmp_path / "experiment.py").write_text((EXAMPLES / "experiment.py").read_text())
     arguments = "--data", "digits", "--epochs", 8, "--output", tmp_path

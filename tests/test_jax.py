@@ -280,9 +280,7 @@ def test_no_number_of_jax_changes_a_dtype(name, dtype):
 def test_short_floats_learn_under_jax(dtype):
     _, x, y = small()
     layers = nn.init(0, (4, 5, 3), (nn.tanh, nn.softmax)).layers
-    params = nn.Params(
-        tuple(nn.Dense(jnp.asarray(d.weights, dtype), jnp.asarray(d.biases, dtype), d.activation) for d in layers)
-    )
+    params = nn.Params(nn.tree_map(lambda p: jnp.asarray(p, dtype), layers))
     step = jax.jit(lambda p: nn.sgd_step(p, nn.grads(p, x, y), 0.5))
     before = nn.loss(params, x, y)
     for _ in range(30):
