@@ -25,8 +25,6 @@ except ImportError as error:
 
 def _register(cls: Any) -> None:
     """Make a record class a pytree: its arrays are leaves, its static fields are part of the structure."""
-    if "__jax_array__" in vars(cls):
-        del cls.__jax_array__  # which says to import this module
     kind: Any = kinds[cls]
     keys = list(map(jax.tree_util.GetAttrKey, kind.fields))
 

@@ -1,6 +1,7 @@
 """Records: immutable, comparable, picklable values, and the vectors among them."""
 
 import operator
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -196,7 +197,8 @@ def _itself(record: T, memo: object = None) -> T:
 
 
 def _not_for_jax(record: Any) -> Any:
-    raise ImportError("JAX does not know records before `import purenn.jax`")
+    error = AttributeError if "purenn.jax" in sys.modules else ImportError
+    raise error("JAX does not know records before `import purenn.jax`")
 
 
 _METHODS: dict[str, Any] = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
