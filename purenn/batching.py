@@ -11,23 +11,19 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     Parameters
     ----------
     seed : int or tuple of int
-        The same seed gives the same order; use ``(seed, epoch)`` for another in every epoch.
+        The same seed gives the same order; use ``(seed, epoch)`` for a new order in every epoch.
     x, y : arrays, (n, ...)
         Examples and their targets.
     batch_size : int
-        At least 1. The last batch is smaller if ``n`` is no multiple of it.
+        At least 1. The last batch is smaller if ``n`` is not a multiple of it.
 
     Returns
     -------
     iterator
-        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied from ``x`` and ``y`` in their turn.
+        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when the batch is produced.
 
-    Raises
-    ------
-    ValueError
-        If ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is negative.
-    TypeError
-        If ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
+    Raises ValueError if ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is negative;
+    TypeError if ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
 
     Examples
     --------

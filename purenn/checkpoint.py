@@ -45,11 +45,10 @@ class CheckpointError(ValueError):
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of records to a file: all of it or, whatever happens, nothing.
+    """Write a tree of records to a safetensors file: all of it or, whatever happens, nothing.
 
-    The file is a safetensors file, which other tools read, too. It is written beside the old file, synced, and then put
-    in its place. The permissions of the old file stay, and so does a symbolic link: the file that it points to is
-    replaced.
+    The file is written beside the old file, synced, and then put in its place. The permissions of the old file stay,
+    and so does a symbolic link: the file that it points to is replaced.
 
     Parameters
     ----------
@@ -58,16 +57,11 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         Records, NumPy arrays of bools, integers and floats, ints, floats, strings, bools, None; tuples, lists and dicts
         of these. Arrays must not change meanwhile. A NumPy scalar comes back as a 0-d array.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If the tree holds anything that ``load`` would refuse: another type, a record that its own validation refuses,
-        a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper than
-        100, or more than fits into a header: about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text (more beside
-        large arrays). The old file is as it was.
-    OSError
-        If the file cannot be written, or is not a regular file; the old file is as it was. Only if its directory cannot
-        be synced, the new file is in its place already.
+    Raises TypeError or ValueError if ``load`` would refuse the file: another type, a record that its own validation
+    refuses, a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper
+    than 100, or more than fits into a header (about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text; more beside
+    large arrays); OSError if the file cannot be written, or is not a regular file. The old file is then as it was. Only
+    if its directory cannot be synced, the new file is already in its place.
 
     Examples
     --------
@@ -91,9 +85,9 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any] = ()) -> Any:
-    """Read a file that ``save`` wrote. It may come from a stranger: nothing in it can run.
+    """Read a file that ``save`` wrote. Nothing in the file can run, so it may come from someone you do not trust.
 
-    That takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records
+    Loading takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records
     validate themselves. A field that the class has and the file lacks takes its default.
 
     Parameters
@@ -108,15 +102,9 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
     tree
         Equal to what was saved, with read-only arrays in the byte order of this machine.
 
-    Raises
-    ------
-    CheckpointError
-        A ValueError that names the file: if it is not a checkpoint, was damaged, or holds a record that is not
-        admitted, is not valid, or has a field that its class lacks.
-    TypeError
-        If ``records`` is not an iterable of record classes and activations, or holds two of one name.
-    OSError
-        If the file cannot be read.
+    Raises CheckpointError (a ValueError) that names the file, if it is not a checkpoint, was damaged, or holds a record
+    that is not admitted, is not valid, or has a field that its class lacks; TypeError if ``records`` is not an iterable
+    of record classes and activations, or holds two of one name; OSError if the file cannot be read.
 
     Examples
     --------

@@ -30,10 +30,7 @@ class Dropout:
         At least 0 and below 1.
     seed : int, tuple of int, or None
 
-    Raises
-    ------
-    ValueError
-        If the rate is out of its range, or the seed is negative.
+    Raises ValueError if the rate is out of its range, or the seed is negative.
 
     Examples
     --------
@@ -78,20 +75,12 @@ def _scale(seed: Seed, rate: float, x: Array) -> Array:
 def seeded(layer: L, seed: Seed) -> L:
     """Return the same layer or network with a seed in each record that has a field ``seed``.
 
-    Each gets its own: the given seed, followed by its place in the network. A training step then reads
-    ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``; the parameters themselves never have a seed, so
-    that ``forward(params, x)`` is the network without dropout.
+    Each record gets a seed of its own: the given seed, followed by the place of the record in the network. A training
+    step then reads ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``. The same seed gives the same
+    masks; use a new seed for every step. The parameters themselves never have a seed, so ``forward(params, x)`` applies
+    no dropout.
 
-    Parameters
-    ----------
-    layer : Params, or any other layer
-    seed : int or tuple of int
-        The same seed gives the same masks. Use a new seed for every step.
-
-    Raises
-    ------
-    ValueError
-        If ``seed`` is not a seed.
+    Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints.
 
     Examples
     --------

@@ -15,17 +15,17 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     """Draw the parameters of a network of dense layers.
 
     Weights of a layer with relu or one of its relatives (leaky_relu, elu, gelu, silu) are normal with mean 0 and
-    variance ``2 / fan_in`` (He et al. 2015, equation 10), those of any other layer uniform in ``(-a, a)`` with
+    variance ``2 / fan_in`` (He et al. 2015, equation 10); those of any other layer are uniform in ``(-a, a)`` with
     ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16). Biases are zero.
 
     Parameters
     ----------
     seed : int or tuple of int
-        The same seed gives the same parameters, in float32 those of float64, rounded.
+        The same seed gives the same parameters; those in float32 are those in float64, rounded.
     sizes : iterable of int
-        The number of inputs, then the number of outputs of every layer; all at least 1.
+        The number of inputs, then the number of outputs of each layer; all at least 1.
     activations : iterable of Activation
-        One a layer.
+        One per layer.
     dtype : dtype
         float32 or float64.
 
@@ -34,12 +34,8 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     Params
         A network with ``len(sizes) - 1`` layers.
 
-    Raises
-    ------
-    ValueError
-        If the numbers of sizes and activations do not match, a size is not positive, or the seed is negative.
-    TypeError
-        If a size is not an int, an activation is not an Activation, or the dtype is neither of the two.
+    Raises ValueError if the numbers of sizes and activations do not match, a size is not positive, or the seed is
+    negative; TypeError if a size is not an int, an activation is not an Activation, or the dtype is neither of the two.
 
     Examples
     --------

@@ -29,13 +29,8 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     tree
         Like ``tree``, each array the gradient with respect to the one in its place, and of the same dtype.
 
-    Raises
-    ------
-    ValueError
-        If the tree has no arrays, ``f`` does not return one number, or the array library has no float64, as JAX unless
-        ``jax.config.update("jax_enable_x64", True)`` was called.
-    TypeError
-        If an array is not of floats.
+    Raises ValueError if the tree has no arrays, ``f`` does not return one number, or the array library has no float64,
+    as JAX unless ``jax.config.update("jax_enable_x64", True)`` was called; TypeError if an array is not of floats.
 
     Examples
     --------

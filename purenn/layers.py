@@ -34,12 +34,8 @@ class Dense(Vector):
     activation : Activation
         Applied to the pre-activations.
 
-    Raises
-    ------
-    TypeError
-        If the arrays are not both float32 or both float64, or the activation is not an Activation.
-    ValueError
-        If the shapes do not fit.
+    Raises TypeError if the arrays are not both float32 or both float64, or the activation is not an Activation;
+    ValueError if the shapes do not fit.
 
     Examples
     --------
@@ -81,12 +77,8 @@ class Params(Vector):
     layers : tuple of layers
         At least one. Where two neighbours define ``fan_out`` and ``fan_in``, these must agree.
 
-    Raises
-    ------
-    TypeError
-        If a layer is not a record, or the parameters are not all float32 or all float64.
-    ValueError
-        If there is no layer, or neighbours do not fit.
+    Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
+    there is no layer, or neighbours do not fit.
 
     Examples
     --------
@@ -133,33 +125,23 @@ class Params(Vector):
 
 @singledispatch
 def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
-    """Apply a layer or a network to a batch, and return how gradients are pulled back through it.
+    """Apply a layer or a network to a batch, and return its output and the pullback of gradients (vector-Jacobian
+    product).
 
-    With ``y = forward(layer, x)``, the pullback multiplies ``dy`` by the transposed Jacobian of ``y``: if ``dy`` is
-    the gradient of a scalar with respect to ``y``, the results are its gradients with respect to ``layer`` and ``x``.
-    ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and ``x`` are
-    ``x.T @ dz``, ``sum(dz)`` over the batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last layer first
-    (Rumelhart, Hinton & Williams 1986).
-
-    Parameters
-    ----------
-    layer : Params, Dense, or any record registered with ``vjp.register``
-    x : array, (n, fan_in)
-        As for ``forward``. It is not copied: it must not change before the pullback is called.
+    If ``dy`` is the gradient of a scalar with respect to ``y``, the pullback returns the gradients with respect to
+    ``layer`` and ``x``. ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and
+    ``x`` are ``x.T @ dz``, ``sum(dz)`` over the batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last
+    layer first (Rumelhart, Hinton & Williams 1986). Parameters and errors are those of ``forward``; ``x`` is not
+    copied, so it must not change before the pullback is called.
 
     Returns
     -------
     y : array, (n, fan_out)
         The value of ``forward(layer, x)``.
     pullback : callable
-        ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` gives an
-        array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called. Both
-        may be called more than once.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``forward``; and by the pullback, if ``dy`` does not have the shape of ``y``.
+        ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` returns
+        an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
+        Both may be called more than once. ValueError if ``dy`` does not have the shape of ``y``.
 
     Examples
     --------
@@ -199,12 +181,8 @@ def forward(layer: Layer, x: Array) -> Array:
         Read-only (your own layer alone: as its rule returned it), of the dtype of the parameters. For a network that
         ends in softmax: the probability of each class.
 
-    Raises
-    ------
-    ValueError
-        If the rank or the number of features is wrong.
-    TypeError
-        If ``x`` is not an array of floats, or no rule is registered for the layer.
+    Raises ValueError if the rank or the number of features is wrong; TypeError if ``x`` is not an array of floats, or
+    no rule is registered for the layer.
 
     Examples
     --------

@@ -19,7 +19,7 @@ L = TypeVar("L")
 def logits(params: Any, x: Array) -> Array:
     """Return the logits of a network: its output before the last activation.
 
-    With the input ``h`` of the last layer, ``h @ weights + biases``.
+    With the input ``h`` of the last layer, ``z = h @ weights + biases``.
 
     Parameters
     ----------
@@ -33,12 +33,8 @@ def logits(params: Any, x: Array) -> Array:
     array, (n, fan_out)
         Read-only, of the dtype of the parameters.
 
-    Raises
-    ------
-    ValueError
-        If a shape is wrong.
-    TypeError
-        If ``x`` is not an array of floats, or the network does not end in ``Dense``.
+    Raises ValueError if a shape is wrong; TypeError if ``x`` is not an array of floats, or the network does not end in
+    ``Dense``.
 
     Examples
     --------
@@ -53,27 +49,19 @@ def logits(params: Any, x: Array) -> Array:
 
 
 def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
-    """Return the logits of a network, and how gradients are pulled back from there: where every loss starts.
+    """Return the logits of a network, and the pullback from the logits to the parameters.
 
-    With the loss ``l(z)`` of your choice, the gradient of the parameters is ``pullback(dl/dz)[0]``.
-
-    Parameters
-    ----------
-    params, x
-        As for ``logits``. ``x`` is not copied: it must not change before the pullback is called.
+    Every loss starts here: with a loss ``l(z)``, the gradient of the parameters is ``pullback(dl/dz)[0]``. Parameters
+    and errors are those of ``logits``; ``x`` is not copied, so it must not change before the pullback is called.
 
     Returns
     -------
     z : array, (n, fan_out)
         The logits.
     pullback : callable
-        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, as every step takes it, and a function
-        without arguments that gives the gradient with respect to ``x``, as for ``vjp``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``logits``; and by the pullback, if ``dz`` does not have the shape of ``z``.
+        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, which every step takes, and a function
+        without arguments that returns the gradient with respect to ``x``. It raises ValueError if ``dz`` does not have
+        the shape of ``z``.
 
     Examples
     --------
@@ -106,7 +94,7 @@ def _follows(layer: Any, rule: Any) -> bool:
 def loss(params: Any, x: Array, y: Array) -> Array:
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
-    With logits ``z`` and targets ``t``, by the activation at the output:
+    The activation at the output chooses the loss. With logits ``z`` and targets ``t``:
 
     - softmax, cross-entropy: ``-sum_k t_k log softmax(z)_k = log(sum_k exp(z_k)) - sum_k t_k z_k``
     - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
@@ -127,14 +115,11 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     Returns
     -------
     array, ()
-        In nats, for the two cross-entropies; read-only, of the dtype of the parameters.
+        In nats for the two cross-entropies; read-only, of the dtype of the parameters.
 
-    Raises
-    ------
-    ValueError
-        If the batch is empty, or a shape or a value of ``y`` is wrong. Only the values of NumPy arrays are checked.
-    TypeError
-        If ``x`` or ``y`` is not an array or of the wrong type, or the network's output determines no loss.
+    Raises ValueError if the batch is empty, or a shape or a value of ``y`` is wrong (only the values of NumPy arrays
+    are checked); TypeError if ``x`` or ``y`` is not an array or has the wrong dtype, or the network's output determines
+    no loss.
 
     Examples
     --------
@@ -155,17 +140,12 @@ def grads(params: L, x: Array, y: Array) -> L:
     Parameters
     ----------
     params, x, y
-        As for ``loss``.
+        Those of ``loss``: a network, a batch ``(n, fan_in)``, and its targets. ``loss`` lists the errors, too.
 
     Returns
     -------
     Params
-        A record like ``params``, each array the gradient with respect to the one in its place.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``loss``.
+        A record like ``params``; each array is the gradient with respect to the array in its place.
 
     Examples
     --------
@@ -180,9 +160,9 @@ def grads(params: L, x: Array, y: Array) -> L:
 
 
 def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
-    """Return the loss and its gradient from one forward and one backward pass.
+    """Return ``(loss, grads)`` from one forward and one backward pass.
 
-    Arguments and errors are those of ``grads``.
+    Parameters and errors are those of ``loss``.
 
     Examples
     --------
@@ -201,23 +181,9 @@ def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
 def predict(params: Any, x: Array) -> Array:
     """Return the prediction for each example.
 
-    Parameters
-    ----------
-    params : Params
-        As for ``loss``.
-    x : array, (n, fan_in)
-        One example per row; ``n`` may be 0.
-
-    Returns
-    -------
-    array
-        For softmax the label of the most probable class, ``(n,)``; for sigmoid 1 where the probability is above one
-        half, else 0, ``(n, fan_out)``; for identity the values, ``(n, fan_out)``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``loss``.
+    For softmax: the label of the most probable class, ``(n,)``. For sigmoid: 1 where the probability is above one half,
+    else 0, ``(n, fan_out)``. For identity: the values, ``(n, fan_out)``. Parameters and errors are those of ``loss``;
+    ``n`` may be 0.
 
     Examples
     --------
@@ -232,22 +198,13 @@ def predict(params: Any, x: Array) -> Array:
 def accuracy(params: Any, x: Array, y: Array) -> Array:
     """Return the share of correct predictions; for sigmoid, over all outputs.
 
-    A target that is a distribution counts as its most probable class; for sigmoid, a target above one half as 1.
-
-    Parameters
-    ----------
-    params, x, y
-        As for ``loss``, but the network must end in softmax or sigmoid.
+    A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1.
+    Parameters and errors are those of ``loss``, but the network must end in softmax or sigmoid.
 
     Returns
     -------
     array, ()
         From 0 to 1, read-only, of the dtype of the parameters; NaN if any prediction is NaN.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``loss``.
 
     Examples
     --------

@@ -61,20 +61,15 @@ class Dataset:
 
 
 def digits() -> Dataset:
-    """Return the bundled digits: 1,797 of 8x8 pixels, the last fifth for testing.
+    """Return the bundled digits: 1,797 images of 8x8 pixels, the last fifth for testing.
 
     Source: Alpaydin & Kaynak 1998, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49 (CC BY 4.0).
-
-    Returns
-    -------
-    Dataset
 
     Examples
     --------
     >>> import purenn as nn
-    >>> nn.mnist.digits()
-    Dataset(train_images=f32[1438,64], train_labels=i64[1438], test_images=f32[359,64], test_labels=i64[359], \
-image_shape=(8, 8))
+    >>> nn.mnist.digits().train_images.shape
+    (1438, 64)
     """
     return load(os.path.join(os.path.dirname(__file__), "data"))
 
@@ -93,16 +88,9 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     -------
     Dataset
 
-    Raises
-    ------
-    FileNotFoundError
-        If the directory does not hold the four files.
-    ValueError
-        If a file is damaged, or images and labels do not match.
-    ConnectionError
-        If no mirror gives the files.
-    ImportError
-        If a download needs the package that is missing.
+    Raises FileNotFoundError if the directory does not hold the four files; ValueError if a file is damaged, or images
+    and labels do not match; ConnectionError if no mirror gives the files; ImportError if a download needs a missing
+    package.
 
     Examples
     --------
@@ -175,25 +163,11 @@ _DEFLATE_LIMIT = 1032  # a byte of a deflate stream makes at most so many (zlib'
 
 
 def read_idx(path: str | os.PathLike[str]) -> Array:
-    """Read an IDX file, gzip-compressed or not, of any element type and rank.
+    """Read an IDX file of any element type and rank, compressed by gzip or not.
 
-    Parameters
-    ----------
-    path : path
-        The file. Compression is recognized by content.
-
-    Returns
-    -------
-    array
-        uint8, int8, int16, int32, float32 or float64, in native byte order, read-only.
-
-    Raises
-    ------
-    ValueError
-        If the file is no IDX file, or damaged: its header wrong, its body shorter or longer than the header says, its
-        gzip stream corrupt.
-    OSError
-        If it cannot be opened.
+    Returns a read-only array of uint8, int8, int16, int32, float32 or float64, in native byte order. Raises ValueError
+    if the file is not an IDX file, or damaged: a wrong header, a body that is shorter or longer than the header says, a
+    corrupt gzip stream; OSError if the file cannot be opened.
 
     Examples
     --------

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def sgd_step(params: T, grads: T, lr: float) -> T:
-    """Take one step of gradient descent: ``params - lr * grads``.
+    """Return the parameters after one step of gradient descent: ``params - lr * grads``.
 
     Parameters
     ----------
@@ -25,19 +25,15 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     grads : Params
         The gradient, of the same structure.
     lr : float
-        The learning rate; a finite number, or a 0-d array.
+        The learning rate: a finite number, or a 0-d array.
 
     Returns
     -------
     Params
-        The new parameters, of the same dtype whatever that of ``lr`` is.
+        The new parameters, of the same dtype, whatever the dtype of ``lr`` is.
 
-    Raises
-    ------
-    ValueError
-        If ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype.
-    TypeError
-        If ``lr`` is not a number, or the parameters are integers.
+    Raises ValueError if ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype;
+    TypeError if ``lr`` is not a number, or the parameters are integers.
 
     Examples
     --------
@@ -53,7 +49,7 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
 def momentum_step(
     params: T, grads: T, velocity: T, lr: float, momentum: float = 0.9, nesterov: bool = False
 ) -> tuple[T, T]:
-    """Take one step of gradient descent with momentum.
+    """Return the parameters and the velocity after one step of gradient descent with momentum.
 
     ``velocity' = momentum * velocity + grads``, ``params' = params - lr * velocity'`` (Polyak 1964); with Nesterov's
     ``params' = params - lr * (grads + momentum * velocity')`` (Sutskever, Martens, Dahl & Hinton 2013).
@@ -61,21 +57,12 @@ def momentum_step(
     Parameters
     ----------
     params, grads, lr
-        As for ``sgd_step``.
+        Those of ``sgd_step``, which lists the errors, too.
     velocity : Params
         As returned by the previous step; start with ``zeros_like(params)``.
     momentum : float
         At least 0 and below 1.
     nesterov : bool
-
-    Returns
-    -------
-    params, velocity : Params
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``sgd_step``; ValueError also if ``momentum`` is out of its range.
 
     Examples
     --------
@@ -93,21 +80,14 @@ def momentum_step(
 
 @record
 class AdamState(Vector):
-    """What ``adam_step`` remembers.
+    """The state of Adam between two steps. ValueError if it is not consistent, TypeError if a leaf is not an array.
 
     Attributes
     ----------
     steps : array, ()
-        How many steps were taken. int64; other libraries' arrays have their default integer type.
+        The number of steps taken: int64; in other libraries, their default integer type.
     means, squares : Params
         The exponential averages of the gradient and of its square, like the parameters.
-
-    Raises
-    ------
-    ValueError
-        If ``steps`` is not one integer of at least 0, or ``means`` and ``squares`` differ in structure or a shape.
-    TypeError
-        If a leaf is not an array.
     """
 
     steps: Array = attrs.field(converter=lambda steps: as_count("steps", steps))
@@ -122,17 +102,9 @@ class AdamState(Vector):
 def adam_init(params: Any) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
-    Parameters
-    ----------
-    params : Params
-        Or any other tree of arrays, built of records and tuples: a state cannot change, as lists and dicts can.
-
-    Raises
-    ------
-    TypeError
-        If the tree holds a list, a dict, or a leaf that is not an array.
-    ValueError
-        If the tree has no arrays.
+    ``params`` is a network, or any other tree of arrays, built of records and tuples. Raises TypeError if the tree
+    holds a list or a dict, which a state cannot hold because they can change, or a leaf that is not an array;
+    ValueError if the tree has no arrays.
 
     Examples
     --------
@@ -156,7 +128,7 @@ def adam_step(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> tuple[T, AdamState]:
-    """Take one step of Adam with decoupled weight decay (AdamW).
+    """Return the parameters and the state after one step of Adam with decoupled weight decay (AdamW).
 
     In step ``t = 1, 2, ...``, with gradient ``g``::
 
@@ -171,25 +143,15 @@ def adam_step(
     Parameters
     ----------
     params, grads, lr
-        As for ``sgd_step``.
+        Those of ``sgd_step``, which lists the errors, too.
     state : AdamState
         As returned by the previous step; start with ``adam_init(params)``.
     beta1, beta2 : float
-        How much of the averages is kept; at least 0 and below 1, and known when ``jax.jit`` compiles the step.
+        How much of each average is kept; at least 0 and below 1. Under ``jax.jit``, Python numbers.
     eps : float
-        Keeps the divisor away from zero; 0 is allowed.
+        Keeps the divisor away from zero; at least 0.
     weight_decay : float
         A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
-
-    Returns
-    -------
-    params : Params
-    state : AdamState
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for ``sgd_step``; and if another number is out of its range.
 
     Examples
     --------
@@ -226,25 +188,11 @@ def adam_step(
 def clip_by_global_norm(grads: T, max_norm: float) -> T:
     """Shorten a gradient to at most a given norm: ``grads * min(1, max_norm / global_norm(grads))``.
 
-    This limits the step where the gradient explodes (Pascanu, Mikolov & Bengio 2013, algorithm 1).
+    This limits the step where the gradient explodes (Pascanu, Mikolov & Bengio 2013, algorithm 1). ``grads`` is a
+    ``Params`` or any other tree of arrays of floats, ``max_norm`` a finite number of at least 0, or a 0-d array.
 
-    Parameters
-    ----------
-    grads : Params
-        Or any other tree of arrays of floats.
-    max_norm : float
-        At least 0 and finite; or a 0-d array.
-
-    Returns
-    -------
-    Params
-
-    Raises
-    ------
-    ValueError
-        If ``max_norm`` is negative or not finite, or the tree has no arrays.
-    TypeError
-        If ``max_norm`` is not a number, or an array is not of floats.
+    Raises ValueError if ``max_norm`` is negative or not finite, or the tree has no arrays; TypeError if ``max_norm`` is
+    not a number, or an array does not hold floats.
 
     Examples
     --------

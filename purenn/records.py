@@ -42,11 +42,8 @@ def record(cls: type[T]) -> type[T]:
     type
         The record class.
 
-    Raises
-    ------
-    TypeError
-        If an annotation cannot be resolved, or is ``Any``. The new class raises it, if an array field is given
-        something else, a tree field a dict, or a static field a value that could change.
+    Raises TypeError if an annotation cannot be resolved, or is ``Any``. The new class raises it, if an array field is
+    given something else, a tree field a dict, or a static field a value that could change.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from purenn.arrays import Array, as_floats, as_int, check_number, check_real, is
 def warmup_cosine(
     step: Array | int, peak_lr: float, total_steps: int, warmup_steps: int = 0, final_lr: float = 0.0
 ) -> Any:
-    """Return a learning rate that rises along a line and falls along a cosine.
+    """Return a learning rate that rises along a line and then falls along a cosine.
 
     In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
     ``t = (s - warmup_steps) / (total_steps - warmup_steps)``, ``final_lr + (peak_lr - final_lr) (1 + cos(pi t)) / 2``
@@ -20,23 +20,13 @@ def warmup_cosine(
     Parameters
     ----------
     step : int or array of int
-        Counted from 0; before that, the rate is that of step 0.
-    peak_lr : float
+        Counted from 0; before that, the rate is that of step 0. For an array, an array of rates is returned.
+    peak_lr, final_lr : float
     total_steps, warmup_steps : int
         ``0 <= warmup_steps < total_steps``.
-    final_lr : float
 
-    Returns
-    -------
-    float
-        An array, if ``step`` is one.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of steps do not fit, or a rate is not finite.
-    TypeError
-        If a rate is not a number, or a number of steps is not an int.
+    Raises ValueError if the numbers of steps do not fit, or a rate is not finite; TypeError if a rate is not a number,
+    or a number of steps is not an int.
 
     Examples
     --------
@@ -56,15 +46,11 @@ def warmup_cosine(
 
 
 def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> Any:
-    """Return a learning rate that shrinks by the same factor in every step.
+    """Return a learning rate that shrinks by the same factor in every step: ``initial_lr decay_rate^(step /
+    decay_steps)``.
 
-    In step ``s`` it is ``initial_lr decay_rate^(s / decay_steps)``.
-
-    Raises ValueError if ``decay_steps`` or ``decay_rate`` is not positive.
-
-    See Also
-    --------
-    warmup_cosine : Takes the same kinds of steps and rates, and returns and raises the same.
+    Steps and rates are those of ``warmup_cosine``. Raises ValueError if ``decay_steps`` or ``decay_rate`` is not
+    positive.
 
     Examples
     --------
@@ -82,12 +68,8 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
 def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: Sequence[int]) -> Any:
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
-    From a boundary on, the next value holds. Raises ValueError if the boundaries do not increase, or there is not one
-    value more than boundaries.
-
-    See Also
-    --------
-    warmup_cosine : Takes the same kinds of steps and rates, and returns and raises the same.
+    From a boundary on, the next value holds. Steps and rates are those of ``warmup_cosine``. Raises ValueError if the
+    boundaries do not increase, or there is not one value more than boundaries.
 
     Examples
     --------
@@ -121,29 +103,12 @@ def _like(step: Any, value: Array) -> Any:
 
 
 def converged(losses: Iterable[float], patience: int = 5) -> bool:
-    """Tell whether none of the last ``patience`` losses is lower than the lowest before them.
+    """Tell whether none of the last ``patience`` losses is lower than the lowest loss before them.
 
     This is early stopping with patience (Goodfellow, Bengio & Courville 2016, algorithm 7.1), for losses on validation
-    data. A loss that is NaN counts as infinite.
+    data, the oldest first. A loss that is NaN counts as infinite. Up to ``patience`` losses, the result is False.
 
-    Parameters
-    ----------
-    losses : iterable of float
-        The losses so far, the oldest first.
-    patience : int
-        At least 1.
-
-    Returns
-    -------
-    bool
-        True only if there are more than ``patience`` losses.
-
-    Raises
-    ------
-    ValueError
-        If ``patience`` is not positive.
-    TypeError
-        If ``patience`` is not an int, or a loss is not a real number.
+    Raises ValueError if ``patience`` is not positive; TypeError if it is not an int, or a loss is not a real number.
 
     Examples
     --------

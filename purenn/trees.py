@@ -174,28 +174,24 @@ def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError
 
 
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
-    """Apply a function to every leaf of a tree, or to the leaves of several trees that stand in the same place.
+    """Apply a function to every leaf of a tree, or to the leaves in the same place of several trees.
 
     Parameters
     ----------
     f : callable
         Takes one leaf of each tree.
     tree, *rest : tree
-        Trees of the same structure: the same records with the same static fields, tuples of the same length, dicts with
-        the same keys.
+        Trees of the same structure: the same records with the same static fields, tuples and lists of the same length,
+        dicts with the same keys.
 
     Returns
     -------
     tree
-        A tree of the same structure with the results. NumPy arrays among them are read-only (copied, if ``f`` returned
-        one that can still be written to); nothing is validated, so a leaf may become anything.
+        The results, in the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned one that
+        can still be written to). Nothing is validated, so a leaf may become anything.
 
-    Raises
-    ------
-    ValueError
-        If the trees differ in structure.
-    TypeError
-        If a dict has a key that is not a string, or ``f`` returns an array of a NumPy subclass.
+    Raises ValueError if the trees differ in structure; TypeError if a dict has a key that is not a string, or ``f``
+    returns an array of a NumPy subclass.
 
     Examples
     --------
@@ -208,14 +204,10 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
 
 
 def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
-    """Apply a function to the path and the value of every leaf of a tree.
+    """Apply a function to the path and the value of every leaf of a tree, as ``tree_map`` does to the value alone.
 
     A path is the names that lead to the leaf, joined by dots: fields of records, indices, keys of dicts. The path of a
-    tree that is a leaf itself is empty.
-
-    See Also
-    --------
-    tree_map : Without paths; what is returned and raised is the same.
+    tree that is itself a leaf is empty.
 
     Examples
     --------
@@ -333,26 +325,14 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
 
 
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
-    """Lay all arrays of a tree end to end in one vector, and return it with the function that undoes this.
+    """Lay all arrays of a tree end to end in one vector; return it, and the function that makes a tree of a vector.
 
-    This lets an optimizer that works on vectors, such as those of ``scipy.optimize``, train a network.
+    ``vector`` has the ``k`` numbers of the tree in the order of ``tree_leaves``. ``unravel(vector)`` returns a tree
+    like the given one, of its dtype. So an optimizer that works on vectors, such as those of ``scipy.optimize``, can
+    train a network.
 
-    Parameters
-    ----------
-    tree : tree
-        With arrays of one dtype, at least one.
-
-    Returns
-    -------
-    vector : array, (k,)
-        In the order of ``tree_leaves``.
-    unravel : callable
-        ``unravel(vector) -> tree`` like the given one, of its dtype; ValueError for anything but ``k`` numbers.
-
-    Raises
-    ------
-    ValueError
-        If the tree has no arrays, or of several dtypes.
+    Raises ValueError if the tree has no arrays, or arrays of several dtypes; ``unravel`` if it is not given ``k``
+    numbers.
 
     Examples
     --------
