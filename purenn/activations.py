@@ -26,8 +26,6 @@ class Activation:
         ``pullback(z, y, dy) -> dz``: for an elementwise function ``dy * f'(z)``; in general the transposed Jacobian of
         each row times ``dy``.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> square = nn.Activation("square", lambda z: z * z, lambda z, y, dy: 2 * z * dy)
     >>> square(np.asarray([1.0, 2.0]))

@@ -8,6 +8,8 @@ from purenn.arrays import Array, Seed, as_int, describe, generator, lock_in_plac
 def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
     """Go once through all examples in random order, some at a time: one epoch.
 
+    Returns an iterator of pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when each is produced.
+
     Parameters
     ----------
     seed : int or tuple of int
@@ -17,16 +19,9 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     batch_size : int
         At least 1. The last batch is smaller if ``n`` is not a multiple of it.
 
-    Returns
-    -------
-    iterator
-        Pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when the batch is produced.
-
     Raises ValueError if ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is negative;
     TypeError if ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
     [array([0, 1]), array([3, 4]), array([2])]

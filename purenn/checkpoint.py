@@ -63,8 +63,6 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     large arrays); OSError if the file cannot be written, or is not a regular file. The old file is then as it was. Only
     if its directory cannot be synced, the new file is already in its place.
 
-    Examples
-    --------
     >>> import tempfile, pathlib, purenn as nn
     >>> params = nn.init(0, sizes=(4, 3), activations=[nn.softmax])
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -87,8 +85,9 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any] = ()) -> Any:
     """Read a file that ``save`` wrote. Nothing in the file can run, so it may come from someone you do not trust.
 
-    Loading takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records
-    validate themselves. A field that the class has and the file lacks takes its default.
+    The tree is equal to the one that was saved; its arrays are read-only, in the byte order of this machine. Loading
+    takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records validate
+    themselves. A field that the class has and the file lacks takes its default.
 
     Parameters
     ----------
@@ -97,17 +96,10 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
         Your own record classes and activations that the file may hold. A dict gives them by the names in the file:
         ``{"OldName": New}`` reads files from before a class was renamed.
 
-    Returns
-    -------
-    tree
-        Equal to what was saved, with read-only arrays in the byte order of this machine.
-
     Raises CheckpointError (a ValueError) that names the file, if it is not a checkpoint, was damaged, or holds a record
     that is not admitted, is not valid, or has a field that its class lacks; TypeError if ``records`` is not an iterable
     of record classes and activations, or holds two of one name; OSError if the file cannot be read.
 
-    Examples
-    --------
     >>> import tempfile, purenn as nn
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     nn.save(file.name, (nn.Dropout(0.5), 7))

@@ -32,8 +32,6 @@ class Dropout:
 
     Raises ValueError if the rate is out of its range, or the seed is negative.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.forward(nn.Dropout(0.5), np.ones((1, 8)))
     array([[1., 1., 1., 1., 1., 1., 1., 1.]])
@@ -82,8 +80,6 @@ def seeded(layer: L, seed: Seed) -> L:
 
     Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
     Params(layers=(

@@ -12,11 +12,11 @@ from purenn.layers import Dense, Params
 
 
 def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dtype: Any = np.float32) -> Params:
-    """Draw the parameters of a network of dense layers.
+    """Return a network of dense layers with random weights, and biases of zero.
 
     Weights of a layer with relu or one of its relatives (leaky_relu, elu, gelu, silu) are normal with mean 0 and
     variance ``2 / fan_in`` (He et al. 2015, equation 10); those of any other layer are uniform in ``(-a, a)`` with
-    ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16). Biases are zero.
+    ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16).
 
     Parameters
     ----------
@@ -29,16 +29,9 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     dtype : dtype
         float32 or float64.
 
-    Returns
-    -------
-    Params
-        A network with ``len(sizes) - 1`` layers.
-
     Raises ValueError if the numbers of sizes and activations do not match, a size is not positive, or the seed is
     negative; TypeError if a size is not an int, an activation is not an Activation, or the dtype is neither of the two.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
     Params(layers=(

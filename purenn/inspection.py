@@ -11,11 +11,12 @@ T = TypeVar("T")
 
 
 def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
-    """Return the gradient of a function by central differences: slow, and independent of every derivative given here.
+    """Return the gradient of a function by central differences: slow, and independent of every derivative in purenn.
 
     Each entry is ``(f(p + h) - f(p - h)) / 2h`` with ``h = cbrt(eps) max(1, |p|)`` (Press et al. 2007, section 5.7),
     computed in float64. That takes two calls of ``f`` for each number in the tree. The error is about 1e-9 of the
-    largest entry, except where a relu changes sides between ``p - h`` and ``p + h``.
+    largest entry, except where a relu changes sides between ``p - h`` and ``p + h``. The result has the structure and
+    the dtypes of ``tree``.
 
     Parameters
     ----------
@@ -24,16 +25,9 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     tree : tree
         With arrays of floats, at least one.
 
-    Returns
-    -------
-    tree
-        Like ``tree``, each array the gradient with respect to the one in its place, and of the same dtype.
-
     Raises ValueError if the tree has no arrays, ``f`` does not return one number, or the array library has no float64,
-    as JAX unless ``jax.config.update("jax_enable_x64", True)`` was called; TypeError if an array is not of floats.
+    as JAX unless ``jax.config.update("jax_enable_x64", True)`` was called; TypeError if an array does not hold floats.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer, x, y = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax), np.asarray([[3.0]]), np.asarray([0])
     >>> gradient = nn.numerical_grads(lambda p: nn.loss(p, x, y), layer)

@@ -37,8 +37,6 @@ class Dense(Vector):
     Raises TypeError if the arrays are not both float32 or both float64, or the activation is not an Activation;
     ValueError if the shapes do not fit.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.Dense(np.zeros((3, 2), np.float32), np.zeros(2, np.float32), nn.tanh)
     Dense(weights=f32[3,2], biases=f32[2], activation=tanh)
@@ -80,8 +78,6 @@ class Params(Vector):
     Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
     there is no layer, or neighbours do not fit.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
     Params(layers=(
@@ -120,9 +116,6 @@ class Params(Vector):
         return f"Params(layers=(\n    {lines},\n))"
 
 
-# The rules
-
-
 @singledispatch
 def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     """Apply a layer or a network to a batch, and return its output and the pullback of gradients (vector-Jacobian
@@ -143,8 +136,6 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
         an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
         Both may be called more than once. ValueError if ``dy`` does not have the shape of ``y``.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0], [2.0]], [0.0], nn.identity)
     >>> y, pullback = nn.vjp(layer, np.asarray([[3.0, 4.0]]))
@@ -164,10 +155,11 @@ def type_name(layer: Any) -> str:
 
 @singledispatch
 def forward(layer: Layer, x: Array) -> Array:
-    """Apply a layer or a network to a batch.
+    """Apply a layer or a network to a batch, and return its output, ``(n, fan_out)``.
 
-    ``Dense``: ``activation(x @ weights + biases)``. ``Params``: one layer after the other. Your own layer needs no rule
-    here: without one, this is the first half of ``vjp``.
+    ``Dense``: ``activation(x @ weights + biases)``. ``Params``: one layer after the other. For a network that ends in
+    softmax, the output is the probability of each class. The output is read-only, of the dtype of the parameters. Your
+    own layer needs no rule here: without one, ``forward`` is the first half of ``vjp``.
 
     Parameters
     ----------
@@ -175,17 +167,9 @@ def forward(layer: Layer, x: Array) -> Array:
     x : array, (n, fan_in)
         One example per row, of a float type; converted to that of the parameters. ``n`` may be 0.
 
-    Returns
-    -------
-    array, (n, fan_out)
-        Read-only (your own layer alone: as its rule returned it), of the dtype of the parameters. For a network that
-        ends in softmax: the probability of each class.
-
     Raises ValueError if the rank or the number of features is wrong; TypeError if ``x`` is not an array of floats, or
     no rule is registered for the layer.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> params = nn.init(0, sizes=(4, 3, 2), activations=(nn.tanh, nn.softmax))
     >>> nn.forward(params, np.zeros((1, 4), np.float32))
@@ -193,9 +177,6 @@ def forward(layer: Layer, x: Array) -> Array:
     """
     y, _ = _checked_pair(layer, "rule", vjp(layer, x))
     return _checked_output(vjp, layer, x, y)
-
-
-# Dense
 
 
 @vjp.register

@@ -17,9 +17,9 @@ L = TypeVar("L")
 
 
 def logits(params: Any, x: Array) -> Array:
-    """Return the logits of a network: its output before the last activation.
+    """Return the logits of a network, ``(n, fan_out)``: its output before the last activation.
 
-    With the input ``h`` of the last layer, ``z = h @ weights + biases``.
+    With the input ``h`` of the last layer, ``z = h @ weights + biases``; read-only, of the dtype of the parameters.
 
     Parameters
     ----------
@@ -28,16 +28,9 @@ def logits(params: Any, x: Array) -> Array:
     x : array, (n, fan_in)
         One example per row; ``n`` may be 0.
 
-    Returns
-    -------
-    array, (n, fan_out)
-        Read-only, of the dtype of the parameters.
-
     Raises ValueError if a shape is wrong; TypeError if ``x`` is not an array of floats, or the network does not end in
     ``Dense``.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0, 2.0]], [0.0, 1.0], nn.softmax)
     >>> nn.logits(layer, np.asarray([[3.0]]))
@@ -63,8 +56,6 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
         without arguments that returns the gradient with respect to ``x``. It raises ValueError if ``dz`` does not have
         the shape of ``z``.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0]], [0.0], nn.identity)
     >>> z, pullback = nn.logits_vjp(layer, np.asarray([[2.0], [4.0]]))
@@ -94,7 +85,8 @@ def _follows(layer: Any, rule: Any) -> bool:
 def loss(params: Any, x: Array, y: Array) -> Array:
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
-    The activation at the output chooses the loss. With logits ``z`` and targets ``t``:
+    The loss is a read-only 0-d array of the dtype of the parameters, in nats for the two cross-entropies. The
+    activation at the output chooses it. With logits ``z`` and targets ``t``:
 
     - softmax, cross-entropy: ``-sum_k t_k log softmax(z)_k = log(sum_k exp(z_k)) - sum_k t_k z_k``
     - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
@@ -112,17 +104,10 @@ def loss(params: Any, x: Array, y: Array) -> Array:
         For softmax: integer labels ``(n,)``, or a distribution over the classes in each row ``(n, fan_out)``. For
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
 
-    Returns
-    -------
-    array, ()
-        In nats for the two cross-entropies; read-only, of the dtype of the parameters.
-
     Raises ValueError if the batch is empty, or a shape or a value of ``y`` is wrong (only the values of NumPy arrays
     are checked); TypeError if ``x`` or ``y`` is not an array or has the wrong dtype, or the network's output determines
     no loss.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((2, 4)), np.zeros(4), nn.softmax)
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
@@ -133,7 +118,7 @@ def loss(params: Any, x: Array, y: Array) -> Array:
 
 
 def grads(params: L, x: Array, y: Array) -> L:
-    """Return the gradient of the loss with respect to the parameters, by backpropagation.
+    """Return the gradient of the loss with respect to the parameters, by backpropagation: a record like ``params``.
 
     The gradient at the logits is ``(prediction - target) / n``; ``logits_vjp`` pulls it back through the layers.
 
@@ -142,13 +127,6 @@ def grads(params: L, x: Array, y: Array) -> L:
     params, x, y
         Those of ``loss``: a network, a batch ``(n, fan_in)``, and its targets. ``loss`` lists the errors, too.
 
-    Returns
-    -------
-    Params
-        A record like ``params``; each array is the gradient with respect to the array in its place.
-
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights
@@ -164,8 +142,6 @@ def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
 
     Parameters and errors are those of ``loss``.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 1)), np.zeros(1), nn.identity)
     >>> value, gradient = nn.loss_and_grads(layer, np.asarray([[1.0]]), np.asarray([[2.0]]))
@@ -185,8 +161,6 @@ def predict(params: Any, x: Array) -> Array:
     else 0, ``(n, fan_out)``. For identity: the values, ``(n, fan_out)``. Parameters and errors are those of ``loss``;
     ``n`` may be 0.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(3), np.zeros(3), nn.softmax)
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
@@ -196,18 +170,13 @@ def predict(params: Any, x: Array) -> Array:
 
 
 def accuracy(params: Any, x: Array, y: Array) -> Array:
-    """Return the share of correct predictions; for sigmoid, over all outputs.
+    """Return the share of correct predictions, a 0-d array of the dtype of the parameters; for sigmoid, over all
+    outputs.
 
-    A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1.
-    Parameters and errors are those of ``loss``, but the network must end in softmax or sigmoid.
+    A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1. If any
+    prediction is NaN, the share is NaN. Parameters and errors are those of ``loss``, but the network must end in
+    softmax or sigmoid.
 
-    Returns
-    -------
-    array, ()
-        From 0 to 1, read-only, of the dtype of the parameters; NaN if any prediction is NaN.
-
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(2), np.zeros(2), nn.softmax)
     >>> print(nn.accuracy(layer, np.asarray([[1.0, 0.0], [0.0, 1.0]]), np.asarray([0, 0])))

@@ -37,8 +37,6 @@ class Dataset:
     image_shape : tuple of int
         ``(rows, columns)``.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.mnist.digits().image_shape
     (8, 8)
@@ -65,8 +63,6 @@ def digits() -> Dataset:
 
     Source: Alpaydin & Kaynak 1998, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49 (CC BY 4.0).
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.mnist.digits().train_images.shape
     (1438, 64)
@@ -75,7 +71,7 @@ def digits() -> Dataset:
 
 
 def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
-    """Read a data set in the format of MNIST: four IDX files, each with or without ``.gz``.
+    """Read a data set in the format of MNIST, four IDX files with or without ``.gz``, and return it as a ``Dataset``.
 
     Parameters
     ----------
@@ -84,16 +80,10 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
         ``t10k-labels-idx1-ubyte`` are. Without it: MNIST (LeCun, Cortes & Burges; 60,000 and 10,000 digits of 28x28
         pixels) from the user's cache directory, downloaded once. That needs ``pip install "purenn[examples]"``.
 
-    Returns
-    -------
-    Dataset
-
     Raises FileNotFoundError if the directory does not hold the four files; ValueError if a file is damaged, or images
     and labels do not match; ConnectionError if no mirror gives the files; ImportError if a download needs a missing
     package.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.mnist.load("no such directory")
     Traceback (most recent call last):
@@ -169,8 +159,6 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     if the file is not an IDX file, or damaged: a wrong header, a body that is shorter or longer than the header says, a
     corrupt gzip stream; OSError if the file cannot be opened.
 
-    Examples
-    --------
     >>> import pathlib, purenn as nn, tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = pathlib.Path(directory) / "labels"

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def sgd_step(params: T, grads: T, lr: float) -> T:
-    """Return the parameters after one step of gradient descent: ``params - lr * grads``.
+    """Return the parameters after one step of gradient descent: ``params - lr * grads``, of the dtype of ``params``.
 
     Parameters
     ----------
@@ -27,16 +27,9 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
     lr : float
         The learning rate: a finite number, or a 0-d array.
 
-    Returns
-    -------
-    Params
-        The new parameters, of the same dtype, whatever the dtype of ``lr`` is.
-
     Raises ValueError if ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype;
     TypeError if ``lr`` is not a number, or the parameters are integers.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.sgd_step(np.asarray([1.0, 2.0]), np.asarray([10.0, 0.0]), lr=0.1)
     array([0., 2.])
@@ -64,8 +57,6 @@ def momentum_step(
         At least 0 and below 1.
     nesterov : bool
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
     (array([0.75]), array([2.5]))
@@ -106,8 +97,6 @@ def adam_init(params: Any) -> AdamState:
     holds a list or a dict, which a state cannot hold because they can change, or a leaf that is not an array;
     ValueError if the tree has no arrays.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.adam_init(np.ones(3))
     AdamState(steps=0, means=f64[3], squares=f64[3])
@@ -153,8 +142,6 @@ def adam_step(
     weight_decay : float
         A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> params = np.asarray([1.0, 2.0])
     >>> params, state = nn.adam_step(params, np.asarray([1e-3, -1e3]), nn.adam_init(params), lr=0.1)
@@ -194,8 +181,6 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     Raises ValueError if ``max_norm`` is negative or not finite, or the tree has no arrays; TypeError if ``max_norm`` is
     not a number, or an array does not hold floats.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.clip_by_global_norm((np.asarray([3.0]), np.asarray([4.0])), max_norm=1.0)
     (array([0.6]), array([0.8]))

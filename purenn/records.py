@@ -20,7 +20,7 @@ T = TypeVar("T")
 def record(cls: type[T]) -> type[T]:
     """Make a class a record: a frozen, slotted attrs class whose arrays are read-only, and which pickles.
 
-    The annotation of a field says of which kind it is:
+    The annotation of a field says which kind of field it is:
 
     - **array** (``nn.Array``, ``np.ndarray``, ``NDArray[...]``): converted to a read-only array (copied if the caller
       could still write to it), compared by dtype, shape and value (NaN equals NaN), and shown as ``f32[784,128]``.
@@ -28,25 +28,12 @@ def record(cls: type[T]) -> type[T]:
     - **static** (anything else): a hashable value that is not an array, such as an activation or a stride.
 
     ``| None`` may be added to each. Functions such as ``tree_map`` and ``sgd_step`` see arrays and trees, and leave
-    static fields alone. Inherit ``nn.Vector`` where ``a + b`` and ``2 * a`` mean something.
+    static fields alone. Inherit ``nn.Vector`` where ``a + b`` and ``2 * a`` mean something. A record validates itself
+    in ``__attrs_post_init__``, which runs when the record is made, unpickled, or loaded.
 
-    A record validates itself in ``__attrs_post_init__``, which runs when it is made and when it is unpickled.
+    Raises TypeError if an annotation cannot be resolved, or is ``Any``. The new class raises TypeError if an array
+    field is given something else, a tree field a dict, or a static field a value that could change.
 
-    Parameters
-    ----------
-    cls : type
-        A class with annotated fields, as for ``attrs.define``.
-
-    Returns
-    -------
-    type
-        The record class.
-
-    Raises TypeError if an annotation cannot be resolved, or is ``Any``. The new class raises it, if an array field is
-    given something else, a tree field a dict, or a static field a value that could change.
-
-    Examples
-    --------
     >>> import purenn as nn
     >>> @nn.record
     ... class Scale(nn.Vector):
@@ -181,9 +168,6 @@ def _show(value: Any) -> str:
     return str(value) if isinstance(value, np.ndarray) and value.ndim == 0 else describe(value)
 
 
-# What a record can do
-
-
 def pickled(record: Any) -> str | tuple[Any, ...]:
     """Return what pickle makes of a record: the function, the class and the fields that make it again."""
     return unpickle_record, (type(record), fields_of(record))
@@ -208,8 +192,6 @@ class Vector:
     ``a`` and ``b`` are records with the same structure, shapes and dtypes, and ``c`` is a number. No operation changes
     the dtype of floats. ``sum(records)`` works, too.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> @nn.record
     ... class Point(nn.Vector):
@@ -247,9 +229,6 @@ class Vector:
         *columns, rebuilt = aligned(left=self, **others)
         vector: Self = rebuilt([cast_like(operation(*arrays), arrays[0]) for arrays in zip(*columns, strict=True)])
         return vector
-
-
-# Records made of given fields
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:

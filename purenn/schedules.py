@@ -28,8 +28,6 @@ def warmup_cosine(
     Raises ValueError if the numbers of steps do not fit, or a rate is not finite; TypeError if a rate is not a number,
     or a number of steps is not an int.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> [nn.warmup_cosine(step, peak_lr=1.0, total_steps=6, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
@@ -52,8 +50,6 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
     Steps and rates are those of ``warmup_cosine``. Raises ValueError if ``decay_steps`` or ``decay_rate`` is not
     positive.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.exponential_decay(20, initial_lr=0.8, decay_steps=10, decay_rate=0.5)
     0.2
@@ -71,8 +67,6 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     From a boundary on, the next value holds. Steps and rates are those of ``warmup_cosine``. Raises ValueError if the
     boundaries do not increase, or there is not one value more than boundaries.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> [nn.piecewise_constant(step, values=[0.1, 0.01, 0.001], boundaries=[10, 20]) for step in (9, 10, 25)]
     [0.1, 0.01, 0.001]
@@ -99,9 +93,6 @@ def _like(step: Any, value: Array) -> Any:
     return lock_in_place(value) if is_array(step) else float(value)
 
 
-# When to stop
-
-
 def converged(losses: Iterable[float], patience: int = 5) -> bool:
     """Tell whether none of the last ``patience`` losses is lower than the lowest loss before them.
 
@@ -110,8 +101,6 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
 
     Raises ValueError if ``patience`` is not positive; TypeError if it is not an int, or a loss is not a real number.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> nn.converged([3.0, 1.0, 2.0, 1.5], patience=2), nn.converged([3.0, 1.0, 2.0, 0.5], patience=2)
     (True, False)

@@ -176,6 +176,9 @@ def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     """Apply a function to every leaf of a tree, or to the leaves in the same place of several trees.
 
+    The results stand in a tree of the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned
+    one that can still be written to). Nothing is validated, so a leaf may become anything.
+
     Parameters
     ----------
     f : callable
@@ -184,17 +187,9 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
         Trees of the same structure: the same records with the same static fields, tuples and lists of the same length,
         dicts with the same keys.
 
-    Returns
-    -------
-    tree
-        The results, in the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned one that
-        can still be written to). Nothing is validated, so a leaf may become anything.
-
     Raises ValueError if the trees differ in structure; TypeError if a dict has a key that is not a string, or ``f``
     returns an array of a NumPy subclass.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.tree_map(lambda a, b: a + b, (np.ones(2), {"k": np.ones(3)}), (np.zeros(2), {"k": np.ones(3)}))
     (array([1., 1.]), {'k': array([2., 2., 2.])})
@@ -209,8 +204,6 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     A path is the names that lead to the leaf, joined by dots: fields of records, indices, keys of dicts. The path of a
     tree that is itself a leaf is empty.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> params = nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
     >>> weights_only = nn.tree_map_with_path(lambda path, p: p if path.endswith("weights") else 0 * p, params)
@@ -225,8 +218,6 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
 def tree_leaves(tree: Any) -> list[Any]:
     """Return the leaves of a tree as a list, in the order of the fields.
 
-    Examples
-    --------
     >>> import purenn as nn
     >>> params = nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
     >>> [leaf.shape for leaf in nn.tree_leaves(params)]
@@ -268,8 +259,6 @@ def namespace_of(arrays: list[Array]) -> Any:
 def zeros_like(tree: T) -> T:
     """Return a tree of the same structure whose arrays are all zeros.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> nn.zeros_like((np.ones(2), np.ones(1)))
     (array([0., 0.]), array([0.]))
@@ -282,8 +271,6 @@ def vdot(a: Any, b: Any) -> Array:
 
     Raises ValueError if the trees differ in structure, a shape or a dtype, or have no arrays.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> print(nn.vdot((np.asarray([1.0, 2.0]), np.asarray([3.0])), (np.ones(2), np.ones(1))))
     6.0
@@ -300,8 +287,6 @@ def global_norm(tree: Any) -> Array:
 
     Raises ValueError if the tree has no arrays, TypeError if an array is complex or does not hold numbers.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> print(nn.global_norm((np.asarray([5e200]), np.asarray([[12e200]]))))
     1.3e+201
@@ -334,8 +319,6 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
     Raises ValueError if the tree has no arrays, or arrays of several dtypes; ``unravel`` if it is not given ``k``
     numbers.
 
-    Examples
-    --------
     >>> import numpy as np, purenn as nn
     >>> vector, unravel = nn.ravel((np.asarray([[1.0, 2.0]]), np.asarray(3.0)))
     >>> vector, unravel(10 * vector)
