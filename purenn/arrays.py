@@ -17,9 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = Annotated[Any, "array"]
-Array.__doc__ = (
-    "The annotation of an array, and what makes a field of a record one: NumPy's, JAX's, or another library's."
-)
+Array.__doc__ = "The annotation of an array of any library; in a record, it makes the field an array field."
 
 Seed: TypeAlias = Annotated[int | tuple[int, ...], "seed"]
 Seed.__doc__ = "The annotation of a seed: an int of at least 0, or a tuple of such ints, like (seed, epoch)."
@@ -31,7 +29,7 @@ def is_array(value: object) -> bool:
 
 
 def inspectable(array: Array) -> bool:
-    """Whether the values of an array can be looked at now; those of other libraries may not be computed yet."""
+    """Whether an array is NumPy's, so that its values can be read now; JAX may not have computed its own yet."""
     return isinstance(array, (np.ndarray, np.generic))
 
 
@@ -80,7 +78,7 @@ def lock_in_place(array: Array) -> Array:
 
 
 def floats_like(new: Array, old: Array) -> Array:
-    """Lock a new array, cast to the dtype of an old one if a number in the formula changed it; floats only."""
+    """Cast a new array to the dtype of an old one, which must be floats if they differ, and lock it."""
     if new.dtype != old.dtype:
         check_floats(old)
         new = astype(new, old.dtype)
@@ -113,7 +111,7 @@ def largest(array: Array, axis: int) -> Array:
 
 
 def read_only(value: Any) -> Any:
-    """Return an array that nobody can write to: the same one if it is that already, else a locked copy.
+    """Return a read-only array: the same one if nobody can write to it, else a locked copy.
 
     An array that its owner has locked counts as read-only; NumPy cannot tell whether other views of it can be written.
     Arrays of other libraries, and what is not an array, are returned as they are.
@@ -184,7 +182,7 @@ def check_real(array: Array, name: str) -> None:
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
-    """Return a number as a Python float, a 0-d array of another library unchecked; raise for anything else.
+    """Return a number as a Python float, or a 0-d array of another library as it is; otherwise raise.
 
     A Python float takes the dtype of the array that it multiplies, which ``np.float64`` does not.
     """
@@ -219,7 +217,7 @@ def as_int(name: str, value: Any, least: float = -math.inf) -> int:
 
 
 def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
-    """Return several values as a tuple; TypeError if there is only one, which is not iterable."""
+    """Return several values as a tuple; TypeError if ``values`` is not iterable."""
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} is {brief(values)}, but must be a list or tuple: [{brief(values)}]")
     return tuple(values)

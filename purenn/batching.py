@@ -6,7 +6,7 @@ from purenn.arrays import Array, Seed, as_int, describe, generator, lock_in_plac
 
 
 def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
-    """Go once through all examples in random order, some at a time: one epoch.
+    """Iterate once over all examples in random order, in batches: one epoch.
 
     Returns an iterator of pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when each is produced.
 
@@ -19,7 +19,7 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     batch_size : int
         At least 1. The last batch is smaller if ``n`` is not a multiple of it.
 
-    Raises ValueError if ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is negative;
+    Raises ValueError if ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is not valid;
     TypeError if ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
 
     >>> import numpy as np, purenn as nn
@@ -28,7 +28,7 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
     """
     namespace(x, "x"), namespace(y, "y")  # raise TypeError
     if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
-        raise ValueError(f"x is {describe(x)} and y {describe(y)}, but they must have one row for every example")
+        raise ValueError(f"x is {describe(x)} and y {describe(y)}, but must have equally many rows")
     batch_size = as_int("batch_size", batch_size, least=1)
     order = generator(seed).permutation(x.shape[0])
     parts = (order[start : start + batch_size] for start in range(0, x.shape[0], batch_size))

@@ -1,4 +1,4 @@
-"""Checkpoints: trees of records on the disk, and safely back.
+"""Save trees of records to disk, and load them safely.
 
 A checkpoint is a safetensors file (https://github.com/huggingface/safetensors): the length of a header in eight bytes,
 the header in JSON, and the bytes of the arrays. The header gives the dtype, shape and place of each array under its
@@ -41,11 +41,11 @@ _NAMES = {code: name for name, code in _DTYPES.items()}
 
 
 class CheckpointError(ValueError):
-    """What ``load`` raises for a file that is not a checkpoint, was damaged, or holds what it must not."""
+    """Raised by ``load`` if a file is not a checkpoint, is damaged, or holds an invalid record."""
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of records to a safetensors file: all of it or, whatever happens, nothing.
+    """Write a tree of records to a safetensors file, completely or not at all.
 
     The file is written beside the old file, synced, and then put in its place. The permissions of the old file stay,
     and so does a symbolic link: the file that it points to is replaced.
@@ -141,7 +141,7 @@ def _replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = os.path.realpath(path)
     old_mode = os.stat(target).st_mode if os.path.exists(target) else None
     if old_mode is not None and not stat.S_ISREG(old_mode):
-        raise OSError(f"{target} is not a regular file, and a checkpoint does not replace it")
+        raise OSError(f"{target} is not a regular file, so save does not replace it")
     new = os.path.join(os.path.dirname(target), f".purenn-{os.urandom(8).hex()}")
     directory = os.open(os.path.dirname(target), os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
     try:
@@ -190,7 +190,7 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             array = arrays[".".join(path)] = np.asarray(value)
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
         foreign = hasattr(value, "__array__") and not inspectable(value)
-        held = "arrays of NumPy, which nn.tree_map(np.asarray, tree) makes of others" if foreign else _CONTENT
+        held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
         raise TypeError(f"{'.'.join(path) or 'the tree'} is {brief(value)}, but a checkpoint holds {held}")
 
     structure, end = json.dumps(encode(tree, ()), separators=(",", ":")), 0
@@ -218,7 +218,7 @@ def _children(recurse: Callable[..., Any], path: tuple[str, ...], items: Iterabl
 def _checked_key(key: Any) -> str:
     """Return a key of a dict, or raise the error that says what keys may be."""
     if not isinstance(key, str) or not re.fullmatch("(?!__)[^.\ud800-\udfff]+", key):
-        raise TypeError(f"a dict has the key {brief(key)}; keys are strings, not empty, without dots or '__' in front")
+        raise TypeError(f"a dict has the key {brief(key)}; keys must be non-empty strings without '.' or leading '__'")
     return key
 
 
@@ -238,10 +238,10 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
     header = file.read(min(length, 1_000_001 + size // 50))
     digits = re.match(rb'{"__metadata__": ?{"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)
     if not digits:
-        raise ValueError("it is not a checkpoint of the format purenn 2, or cut short")
+        raise ValueError("it is not a purenn 2 checkpoint, or it is cut short")
     start = prefix + header[: digits.start(1)] + _ZEROS + header[digits.end(1) :]
     if hashlib.file_digest(file, lambda: hashlib.sha256(start)).hexdigest().encode() != digits[1]:
-        raise ValueError("its checksum does not fit; it was changed or damaged")
+        raise ValueError("its checksum is wrong; it was changed or damaged")
     _check_header(header, size)
     entries = _parsed(header.decode("ascii"))
     structure = entries.pop("__metadata__").get("tree")
@@ -318,6 +318,6 @@ def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any],
                     return build(admitted[name], fields)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{'.'.join(path) or 'the tree'}: {error}") from error
-        raise ValueError(f"{'.'.join(path) or 'the tree'} is {brief(node)}, unknown to load (records=... admits yours)")
+        raise ValueError(f"{'.'.join(path) or 'the tree'} is {brief(node)}, which load does not know (see records=...)")
 
     return decode(_parsed(structure), ())

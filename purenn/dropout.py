@@ -1,6 +1,6 @@
 """Dropout, the layer that is random in training, and the seeds that a training step gives to such layers.
 
-It is registered as a layer of your own would be; no other file knows of it.
+It is registered like your own layers; no other rule depends on it.
 """
 
 from typing import Any, TypeVar, cast
@@ -17,7 +17,7 @@ L = TypeVar("L")
 
 @record
 class Dropout:
-    """A layer that sets each of its inputs to zero with some probability, and scales the others up to make up for it.
+    """A layer that sets each input to zero with probability ``rate``, and scales the others up to keep the mean.
 
     ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
     section 10). The mask comes from the seed; without a seed, ``y = x``. Training gives a seed for each step with
@@ -30,7 +30,7 @@ class Dropout:
         At least 0 and below 1.
     seed : int, tuple of int, or None
 
-    Raises ValueError if the rate is out of its range, or the seed is negative.
+    Raises ValueError if the rate is out of its range, or the seed is not valid.
 
     >>> import numpy as np, purenn as nn
     >>> nn.forward(nn.Dropout(0.5), np.ones((1, 8)))

@@ -30,7 +30,8 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         float32 or float64.
 
     Raises ValueError if the numbers of sizes and activations do not match, a size is not positive, or the seed is
-    negative; TypeError if a size is not an int, an activation is not an Activation, or the dtype is neither of the two.
+    not valid; TypeError if a size is not an int, an activation is not an Activation, or the dtype is neither of the
+    two.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")

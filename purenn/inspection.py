@@ -1,4 +1,4 @@
-"""What happens inside a network: for now, a check of gradients by central differences."""
+"""A check of gradients by central differences."""
 
 import sys
 from collections.abc import Callable

@@ -118,8 +118,7 @@ class Params(Vector):
 
 @singledispatch
 def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
-    """Apply a layer or a network to a batch, and return its output and the pullback of gradients (vector-Jacobian
-    product).
+    """Apply a layer or a network to a batch; return the output and its pullback (vector-Jacobian product).
 
     If ``dy`` is the gradient of a scalar with respect to ``y``, the pullback returns the gradients with respect to
     ``layer`` and ``x``. ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and
@@ -148,7 +147,7 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
 
 
 def type_name(layer: Any) -> str:
-    """Return the name of a class, for a tuple also the way to unpack what some steps return."""
+    """Return the name of a layer's class; for a tuple, add how to unpack the result of a step."""
     hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(layer, tuple) else ""
     return type(layer).__name__ + hint
 
@@ -159,7 +158,7 @@ def forward(layer: Layer, x: Array) -> Array:
 
     ``Dense``: ``activation(x @ weights + biases)``. ``Params``: one layer after the other. For a network that ends in
     softmax, the output is the probability of each class. The output is read-only, of the dtype of the parameters. Your
-    own layer needs no rule here: without one, ``forward`` is the first half of ``vjp``.
+    own layer needs no rule here: by default, ``forward`` returns ``y`` from ``vjp``.
 
     Parameters
     ----------
@@ -200,7 +199,7 @@ def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> t
 
 
 def _checked_input(layer: Dense, x: Array) -> Array:
-    """Return a batch in the dtype of the layer, or raise the error that says what is wrong with it."""
+    """Check that a batch fits a layer, and return it in the dtype of the layer."""
     namespace(x, "x")
     if x.ndim != 2:
         way_out = "x[None, :] is a batch of one" if x.ndim == 1 else "x.reshape(len(x), -1) flattens each example"
@@ -211,10 +210,10 @@ def _checked_input(layer: Dense, x: Array) -> Array:
 
 
 def checked_gradient(dy: Array, y: Array) -> Array:
-    """Return a gradient in the dtype of the output that it belongs to, or raise the error that says what is wrong."""
+    """Check that a gradient has the shape of its output, and return it in the dtype of the output."""
     namespace(dy, "dy")
     if dy.shape != y.shape:
-        raise ValueError(f"dy is {describe(dy)}, but the output that it is the gradient of is {describe(y)}")
+        raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
     return dy if dy.dtype == y.dtype else floats_in(y.dtype, dy, "dy")
 
 
@@ -243,8 +242,8 @@ def network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
 def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Array, Pullback]:
     """Apply the layers of a network, with ``last`` in place of ``vjp`` for the last of them.
 
-    The layers below the lowest one that has arrays have gradients that no ``dy`` changes. Their pullbacks are asked for
-    these with any array of the right shape, and gradients go through these layers only if ``dx`` is called.
+    The layers below the first one with arrays have no parameters, so no ``dy`` changes their gradients. Pullbacks get
+    any array of the right shape there, and gradients pass through these layers only if ``dx`` is called.
     """
     passed = []
     rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]

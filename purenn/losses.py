@@ -170,11 +170,10 @@ def predict(params: Any, x: Array) -> Array:
 
 
 def accuracy(params: Any, x: Array, y: Array) -> Array:
-    """Return the share of correct predictions, a 0-d array of the dtype of the parameters; for sigmoid, over all
-    outputs.
+    """Return the fraction of correct predictions; for sigmoid, the fraction of correct outputs.
 
     A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1. If any
-    prediction is NaN, the share is NaN. Parameters and errors are those of ``loss``, but the network must end in
+    prediction is NaN, the result is NaN. Parameters and errors are those of ``loss``, but the network must end in
     softmax or sigmoid.
 
     >>> import numpy as np, purenn as nn
@@ -184,7 +183,7 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
     """
     output = _output(params)
     if output.activation == identity:
-        raise TypeError("accuracy is the share of correct classes, but a network that ends in identity gives values")
+        raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     predictions = forward(params, x)
     targets = output.targets(y, predictions)
     xp = namespace(predictions)
@@ -237,7 +236,7 @@ def _class_targets(y: Array, like: Array) -> Array:
 
 
 def _slack(y: Array) -> float:
-    """Return how far shares may be below 0, and they or their sum above 1, through rounding in the dtype of ``y``."""
+    """Return the rounding error allowed in probabilities and their sums, in the dtype of ``y``."""
     return max(1e-5, 10 * float(namespace(y).finfo(y.dtype).eps)) if has_kind(y, "real floating") else 0
 
 
@@ -264,7 +263,7 @@ def _value_targets(y: Array, like: Array) -> Array:
 
 def _check_length(y: Array, like: Array) -> None:
     if like.shape[0] == 0:
-        raise ValueError("the batch is empty; the mean of no losses is not defined")
+        raise ValueError("the batch is empty; a loss needs at least one example")
     if y.ndim == 0 or y.shape[0] != like.shape[0]:
         raise ValueError(f"y has the shape {y.shape}, but x has {like.shape[0]} rows")
 

@@ -26,7 +26,7 @@ FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mi
 
 @record
 class Dataset:
-    """Images and what they show, to train with and to test with.
+    """Images and labels, for training and for testing.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
         except ValueError as error:
-            raise ValueError(f"{path} is no intact IDX file: {error}") from error
+            raise ValueError(f"{path} is not an intact IDX file: {error}") from error
 
 
 def _parsed(stream: BinaryIO | gzip.GzipFile, limit: int) -> Array:

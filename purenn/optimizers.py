@@ -94,7 +94,7 @@ def adam_init(params: Any) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
     ``params`` is a network, or any other tree of arrays, built of records and tuples. Raises TypeError if the tree
-    holds a list or a dict, which a state cannot hold because they can change, or a leaf that is not an array;
+    holds a list or a dict (both mutable, but a state is not), or a leaf that is not an array;
     ValueError if the tree has no arrays.
 
     >>> import numpy as np, purenn as nn
@@ -149,7 +149,7 @@ def adam_step(
     (array([0.9, 2.1]), array(1))
     """
     if not isinstance(state, AdamState):
-        raise TypeError(f"state is a {type(state).__name__}, but must be what adam_init or the previous step returned")
+        raise TypeError(f"state is a {type(state).__name__}, but must come from adam_init or the previous step")
     lr, eps = check_number("lr", lr), check_number("eps", eps, least=0)
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))

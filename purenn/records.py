@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
 def record(cls: type[T]) -> type[T]:
-    """Make a class a record: a frozen, slotted attrs class whose arrays are read-only, and which pickles.
+    """Make a class a record: a frozen, slotted, picklable attrs class with read-only arrays.
 
     The annotation of a field says which kind of field it is:
 
@@ -89,7 +89,7 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
     kind = _kind_of_field(annotation)
     if kind == "any":
         advice = "annotate what holds arrays as purenn.Array or purenn.Tree"
-        raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which says nothing; {advice}")
+        raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which is too vague; {advice}")
     check: Any = {"array": _check_array, "tree": _check_tree, "static": _check_static}[kind]
     if type(None) in typing.get_args(annotation):
         check = attrs.validators.optional(check)
@@ -143,9 +143,9 @@ def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> 
     try:
         hash(value)
     except TypeError as error:
-        advice = "annotate an array as purenn.Array, give a tuple for a list or dict, and .item() of a NumPy scalar"
+        advice = "annotate an array as purenn.Array, replace a list or dict by a tuple, and a 0-d array by its .item()"
         what = f"{field.name} of {type(record).__name__} holds {brief(value)}"
-        raise TypeError(f"{what}, which could change; {advice}") from error
+        raise TypeError(f"{what}, which is mutable; {advice}") from error
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -179,7 +179,7 @@ def _itself(record: T, memo: object = None) -> T:
 
 def _not_for_jax(record: Any) -> Any:
     error = AttributeError if "purenn.jax" in sys.modules else ImportError
-    raise error("JAX does not know records before `import purenn.jax`")
+    raise error("run `import purenn.jax` to use records with JAX")
 
 
 _METHODS: dict[str, Any] = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
@@ -232,7 +232,7 @@ class Vector:
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:
-    """Raise TypeError if there is a field that a record class lacks, or none for one that has no default."""
+    """Raise TypeError if a field is unknown, or a field without a default is missing."""
     defaults = {field.name: field.default for field in cls.__attrs_attrs__}
     if unknown := sorted(fields.keys() - defaults.keys()):
         raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}, but the file has")
@@ -246,7 +246,7 @@ def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
     new = object.__new__(cls)
     for field in attrs.fields(cls):  # type: ignore[arg-type]
         value = fields[field.name] if field.name in fields else _default(field, new)
-        object.__setattr__(new, field.name, value)  # records are frozen, also for themselves
+        object.__setattr__(new, field.name, value)  # plain assignment is forbidden
     attrs.validate(new)  # type: ignore[arg-type]
     if hasattr(new, "__attrs_post_init__"):
         new.__attrs_post_init__()

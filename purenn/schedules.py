@@ -11,7 +11,7 @@ from purenn.arrays import Array, as_floats, as_int, check_number, check_real, is
 def warmup_cosine(
     step: Array | int, peak_lr: float, total_steps: int, warmup_steps: int = 0, final_lr: float = 0.0
 ) -> Any:
-    """Return a learning rate that rises along a line and then falls along a cosine.
+    """Return a learning rate that rises linearly and then falls along a cosine.
 
     In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
     ``t = (s - warmup_steps) / (total_steps - warmup_steps)``, ``final_lr + (peak_lr - final_lr) (1 + cos(pi t)) / 2``
@@ -20,7 +20,7 @@ def warmup_cosine(
     Parameters
     ----------
     step : int or array of int
-        Counted from 0; before that, the rate is that of step 0. For an array, an array of rates is returned.
+        Counted from 0; a negative step counts as 0. For an array, an array of rates is returned.
     peak_lr, final_lr : float
     total_steps, warmup_steps : int
         ``0 <= warmup_steps < total_steps``.

@@ -57,7 +57,7 @@ def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> 
 
 
 def with_children(record: T, *children: Any) -> T:
-    """Return a record with other arrays and trees, taken as they are; TypeError if it has more or fewer of them."""
+    """Return a record with other arrays and trees, taken as they are; TypeError if their number is wrong."""
     kind: Any = kinds[type(record)]
     if len(children) != len(kind.fields):
         name, fields = kind.cls.__name__, ", ".join(kind.fields)
@@ -298,7 +298,7 @@ def global_norm(tree: Any) -> Array:
 def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     """Return ``(unit, norm)``: the norm is ``unit * norm``, and the unit the largest absolute value.
 
-    The unit is 1 if that is 0 or not finite.
+    It is 1 if that value is 0 or not finite.
     """
     xp = namespace_of(arrays)
     for array in arrays:

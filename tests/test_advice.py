@@ -104,7 +104,7 @@ def test_jax_says_which_import_is_missing(monkeypatch):
     monkeypatch.setattr(records, "_registers", [])
     monkeypatch.delitem(sys.modules, "purenn.jax", raising=False)
     record = nn.record(type("Local", (), {"__annotations__": {"values": nn.Array}}))([1.0])
-    with pytest.raises(ImportError, match=r"JAX does not know records before `import purenn\.jax`"):
+    with pytest.raises(ImportError, match=r"run `import purenn\.jax` to use records with JAX"):
         jax.jit(lambda record: record.values)(record)
     monkeypatch.setitem(sys.modules, "purenn.jax", nn)
     assert not hasattr(record, "__jax_array__")

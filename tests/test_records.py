@@ -220,10 +220,10 @@ def test_arithmetic_that_makes_no_sense(operation, error, message):
         (lambda: Everything("text"), TypeError, "leaf of Everything must be an array of numbers"),
         (lambda: Everything(object()), TypeError, "leaf of Everything must be an array of numbers"),
         (lambda: Everything([[1], [1, 2]]), ValueError, "inhomogeneous"),
-        (lambda: Everything(1, sizes=[1, 2]), TypeError, r"sizes of Everything holds \[1, 2\], which could change"),
-        (lambda: Everything(1, name=np.ones(2)), TypeError, r"name of Everything holds f64\[2\], which could change; annotate"),
+        (lambda: Everything(1, sizes=[1, 2]), TypeError, r"sizes of Everything holds \[1, 2\], which is mutable"),
+        (lambda: Everything(1, name=np.ones(2)), TypeError, r"name of Everything holds f64\[2\], which is mutable; annotate"),
         (lambda: Everything(None), TypeError, "leaf of Everything must be an array of numbers, not None"),
-        (lambda: Everything(1, tree=({"a": 1},)), TypeError, "tree of Everything holds {'a': 1}, which could change"),
+        (lambda: Everything(1, tree=({"a": 1},)), TypeError, "tree of Everything holds {'a': 1}, which is mutable"),
         (lambda: Child(1, even=3), ValueError, "'even' must be in"),
         (lambda: Child(1, more=()), ValueError, "Length of 'more' must be >= 2"),
     ],
@@ -290,7 +290,7 @@ def test_a_record_may_define_its_own_arithmetic():
 
 @pytest.mark.parametrize("annotation", [Any, Any | None, tuple[Any, ...], tuple[nn.Array, Any]])
 def test_any_says_nothing(annotation):
-    with pytest.raises(TypeError, match="field of Vague is annotated Any, which says nothing; annotate what holds"):
+    with pytest.raises(TypeError, match="field of Vague is annotated Any, which is too vague; annotate what holds"):
         nn.record(type("Vague", (), {"__annotations__": {"field": annotation}}))
 
 
