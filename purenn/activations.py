@@ -209,7 +209,7 @@ def _softmax_pullback(z: Array, y: Array, dy: Array) -> Array:
 def softmax(z: Array) -> Array:
     """Softmax over the last axis, ``exp(z_i) / sum_j exp(z_j)``: positive values that sum to one.
 
-    The largest ``z`` is subtracted first, which changes nothing but keeps ``exp`` from overflowing.
+    The largest ``z`` is subtracted first, so that ``exp`` cannot overflow; the result is the same.
 
     Jacobian: ``y_i (delta_ij - y_j)`` (Bishop 2006, equation 4.106).
     """

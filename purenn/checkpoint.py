@@ -59,8 +59,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
     Raises TypeError or ValueError if ``load`` would refuse the file: another type, a record that its own validation
     refuses, a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper
-    than 100, or more than fits into a header (about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text; more beside
-    large arrays); OSError if the file cannot be written, or is not a regular file. The old file is then as it was. Only
+    than 100, or more than fits into a header (about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text; more with
+    large arrays); OSError if the file cannot be written, or is not a regular file. The old file is then unchanged. But
     if its directory cannot be synced, the new file is already in its place.
 
     >>> import tempfile, pathlib, purenn as nn
@@ -86,7 +86,7 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
     """Read a file that ``save`` wrote. Nothing in the file can run, so it may come from someone you do not trust.
 
     The tree is equal to the one that was saved; its arrays are read-only, in the byte order of this machine. Loading
-    takes time in proportion to the size of the file, and at most twice its size and 30 MB of memory. Records validate
+    takes time proportional to the file's size, and at most twice that size plus 30 MB of memory. Records validate
     themselves. A field that the class has and the file lacks takes its default.
 
     Parameters

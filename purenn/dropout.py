@@ -20,7 +20,7 @@ class Dropout:
     """A layer that sets each input to zero with probability ``rate``, and scales the others up to keep the mean.
 
     ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
-    section 10). The mask comes from the seed; without a seed, ``y = x``. Training gives a seed for each step with
+    section 10). The mask comes from the seed; without a seed, ``y = x``. Give every training step a new seed with
     ``seeded``; gradients have the type of the network without seeds. NumPy draws the mask; under ``jax.jit`` that
     happens once, when the function is compiled.
 

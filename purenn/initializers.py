@@ -21,7 +21,7 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
     Parameters
     ----------
     seed : int or tuple of int
-        The same seed gives the same parameters; those in float32 are those in float64, rounded.
+        The same seed gives the same parameters; in float32, they are the float64 ones, rounded.
     sizes : iterable of int
         The number of inputs, then the number of outputs of each layer; all at least 1.
     activations : iterable of Activation

@@ -23,7 +23,7 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     f : callable
         Takes a tree like ``tree``, but of float64, and returns a number, or a 0-d array.
     tree : tree
-        With arrays of floats, at least one.
+        At least one array, all of floats.
 
     Raises ValueError if the tree has no arrays, ``f`` does not return one number, or the array library has no float64,
     as JAX unless ``jax.config.update("jax_enable_x64", True)`` was called; TypeError if an array does not hold floats.

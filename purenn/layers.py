@@ -73,7 +73,7 @@ class Params(Vector):
     Attributes
     ----------
     layers : tuple of layers
-        At least one. Where two neighbours define ``fan_out`` and ``fan_in``, these must agree.
+        At least one. If adjacent layers define ``fan_out`` and ``fan_in``, they must agree.
 
     Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
     there is no layer, or neighbours do not fit.
@@ -123,8 +123,13 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     If ``dy`` is the gradient of a scalar with respect to ``y``, the pullback returns the gradients with respect to
     ``layer`` and ``x``. ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and
     ``x`` are ``x.T @ dz``, ``sum(dz)`` over the batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last
-    layer first (Rumelhart, Hinton & Williams 1986). Parameters and errors are those of ``forward``; ``x`` is not
-    copied, so it must not change before the pullback is called.
+    layer first (Rumelhart, Hinton & Williams 1986).
+
+    Parameters
+    ----------
+    layer : Params, Dense, or any record registered with ``vjp.register``
+    x : array, (n, fan_in)
+        Floats. ``x`` is not copied, so it must not change before the pullback is called.
 
     Returns
     -------
@@ -133,7 +138,10 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     pullback : callable
         ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` returns
         an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
-        Both may be called more than once. ValueError if ``dy`` does not have the shape of ``y``.
+        Both may be called more than once.
+
+    Raises ValueError if the rank or the number of features is wrong; TypeError if ``x`` is not an array of floats, or
+    no rule is registered for the layer. The pullback raises ValueError if ``dy`` does not have the shape of ``y``.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0], [2.0]], [0.0], nn.identity)

@@ -124,8 +124,15 @@ def grads(params: L, x: Array, y: Array) -> L:
 
     Parameters
     ----------
-    params, x, y
-        Those of ``loss``: a network, a batch ``(n, fan_in)``, and its targets. ``loss`` lists the errors, too.
+    params : Params
+        A network whose last layer is dense, with softmax, sigmoid, or identity.
+    x : array, (n, fan_in)
+        One example per row, floats; ``n`` at least 1.
+    y : array
+        Integer labels ``(n,)``, or targets ``(n, fan_out)``; see ``loss``.
+
+    Raises ValueError if the batch is empty, or a shape or a value of ``y`` is wrong; TypeError if ``x`` or ``y`` is not
+    an array or has the wrong dtype, or the network's output determines no loss.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)

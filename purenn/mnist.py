@@ -104,7 +104,7 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
         if array.ndim != rank or array.dtype != np.uint8:
             raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not {what}: uint8 with {rank} axes")
     if len(images) != len(labels):
-        raise ValueError(f"{image_path} has {len(images):,} images, but {label_path} {len(labels):,} labels")
+        raise ValueError(f"{image_path} has {len(images):,} images, {label_path} has {len(labels):,} labels")
     if 0 in images.shape:
         raise ValueError(f"{image_path} holds no images: their shape is {images.shape}")
 

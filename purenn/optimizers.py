@@ -50,7 +50,7 @@ def momentum_step(
     Parameters
     ----------
     params, grads, lr
-        Those of ``sgd_step``, which lists the errors, too.
+        Those of ``sgd_step``. The errors are the same.
     velocity : Params
         As returned by the previous step; start with ``zeros_like(params)``.
     momentum : float
@@ -132,7 +132,7 @@ def adam_step(
     Parameters
     ----------
     params, grads, lr
-        Those of ``sgd_step``, which lists the errors, too.
+        Those of ``sgd_step``.
     state : AdamState
         As returned by the previous step; start with ``adam_init(params)``.
     beta1, beta2 : float
@@ -141,6 +141,9 @@ def adam_step(
         Keeps the divisor away from zero; at least 0.
     weight_decay : float
         A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
+
+    Raises ValueError if a number is out of its range, or the trees differ in structure, a shape, or a dtype; TypeError
+    if a number is not one, the parameters are integers, or ``state`` is not an ``AdamState``.
 
     >>> import numpy as np, purenn as nn
     >>> params = np.asarray([1.0, 2.0])

@@ -32,7 +32,7 @@ def record(cls: type[T]) -> type[T]:
     in ``__attrs_post_init__``, which runs when the record is made, unpickled, or loaded.
 
     Raises TypeError if an annotation cannot be resolved, or is ``Any``. The new class raises TypeError if an array
-    field is given something else, a tree field a dict, or a static field a value that could change.
+    field is given something else, a tree field a dict, or a static field a mutable value.
 
     >>> import purenn as nn
     >>> @nn.record
@@ -235,7 +235,7 @@ def check_fields(cls: Any, fields: dict[str, Any]) -> None:
     """Raise TypeError if a field is unknown, or a field without a default is missing."""
     defaults = {field.name: field.default for field in cls.__attrs_attrs__}
     if unknown := sorted(fields.keys() - defaults.keys()):
-        raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}, but the file has")
+        raise TypeError(f"the file has {', '.join(unknown)}, but {cls.__name__} does not")
     if missing := [name for name, default in defaults.items() if default is attrs.NOTHING and name not in fields]:
         raise TypeError(f"{cls.__name__} needs the field {', '.join(missing)}, which the file lacks")
 

@@ -65,7 +65,7 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
     From a boundary on, the next value holds. Steps and rates are those of ``warmup_cosine``. Raises ValueError if the
-    boundaries do not increase, or there is not one value more than boundaries.
+    boundaries do not increase, or ``values`` has not one entry more.
 
     >>> import purenn as nn
     >>> [nn.piecewise_constant(step, values=[0.1, 0.01, 0.001], boundaries=[10, 20]) for step in (9, 10, 25)]
@@ -97,7 +97,7 @@ def converged(losses: Iterable[float], patience: int = 5) -> bool:
     """Tell whether none of the last ``patience`` losses is lower than the lowest loss before them.
 
     This is early stopping with patience (Goodfellow, Bengio & Courville 2016, algorithm 7.1), for losses on validation
-    data, the oldest first. A loss that is NaN counts as infinite. Up to ``patience`` losses, the result is False.
+    data, the oldest first. A loss that is NaN counts as infinite. With at most ``patience`` losses, it is False.
 
     Raises ValueError if ``patience`` is not positive; TypeError if it is not an int, or a loss is not a real number.
 

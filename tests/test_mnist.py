@@ -144,8 +144,8 @@ def test_load(small):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-labels-idx1-ubyte", np.zeros(3, np.uint8), "train-images-.* has 2 images, but .*train-labels-.* 3 labels"),
-        ("t10k-labels-idx1-ubyte", np.zeros(0, np.uint8), "t10k-images-.* has 1 images, but .*t10k-labels-.* 0 labels"),
+        ("train-labels-idx1-ubyte", np.zeros(3, np.uint8), "train-images-.* has 2 images, .*train-labels-.* has 3 labels"),
+        ("t10k-labels-idx1-ubyte", np.zeros(0, np.uint8), "t10k-images-.* has 1 images, .*t10k-labels-.* has 0 labels"),
         ("train-images-idx3-ubyte", np.zeros((2, 0, 3), np.uint8), "train-images-.* holds no images: their shape is"),
         ("t10k-labels-idx1-ubyte", np.zeros((1, 1), np.uint8), "t10k-labels-.* holds uint8 of shape .*, not labels"),
         ("train-images-idx3-ubyte", np.zeros((2, 6), np.uint8), "train-images-.* holds uint8 .*, not images: uint8 with 3"),
