@@ -6,9 +6,9 @@
 A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax.
 For small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam,
 beside one step of scikit-learn's ``fit`` (for two classes, its network has one output instead of two). Every
-contender runs in a process of its own with the same number of threads, and they take turns. Before anything is timed,
+contender runs in its own process with the same number of threads, and they take turns. Before anything is timed,
 all of them must come to the same parameters from the same start. One that is not installed is left out, and the table
-says so. The floor is no contender: it is a step's eight matrix products alone.
+says so. The floor is not a contender: it is a step's eight matrix products.
 
 The first line printed names the kernel that NumPy's OpenBLAS has chosen for the processor; ``OPENBLAS_CORETYPE`` in the
 environment (``Haswell``: AVX2, ``SkylakeX``: AVX-512) makes it take another.
@@ -47,7 +47,7 @@ QUIET = 0.05  # seconds; threads of the contender that was measured before spin 
 
 
 def floor(start, x, y, hidden, optimizer):
-    """Compute the eight matrix products of a step into memory that is there already."""
+    """Compute the eight matrix products of a step into preallocated arrays."""
     w1, _, w2, _, w3, _ = start
     random = np.random.default_rng(0)
     h1, h2, logits = (random.random((len(x), w.shape[1]), np.float32) for w in (w1, w2, w3))
@@ -62,7 +62,7 @@ def floor(start, x, y, hidden, optimizer):
 
 
 def by_hand(start, x, y, hidden, optimizer):
-    """Take steps as one writes them in NumPy for this network alone: no functions, no checks, arrays overwritten."""
+    """Take steps hand-written in NumPy for this network only: no functions, no checks, arrays overwritten."""
     leaves, classes, ones = start, np.arange(start[-1].size), np.ones(len(x), np.float32)
     means = squares = [np.zeros_like(leaf) for leaf in start]
     steps = 0
@@ -245,7 +245,7 @@ def sklearn(start, x, y, hidden, optimizer):
     for there, value in zip([*model.coefs_, *model.intercepts_], [*start[::2], *start[1::2]], strict=True):
         there[...] = value
     if optimizer == "adam":
-        del model._optimizer  # which has taken a step
+        del model._optimizer  # it has taken a step
 
     def step():
         model.partial_fit(x, y)
@@ -318,7 +318,7 @@ def problem(sizes, batch):
 
 
 def work(name):
-    """Serve requests: "check" writes the parameters after three steps, "time" answers seconds a step, "peak" MiB."""
+    """Serve requests: "check" writes the parameters after three steps, "time" the seconds per step, "peak" MiB."""
     contender, _, hidden = CONTENDERS[name]
     prepared = {}
 
@@ -344,7 +344,7 @@ def work(name):
 
 
 def seconds_a_call(function, seconds):
-    """Call a function for about so many seconds, and return how many one call took."""
+    """Call a function for about that many seconds; return the seconds per call."""
     start, calls = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds or not calls:
         function()
@@ -383,12 +383,12 @@ def environment(threads):
 
 
 def contenders(workers, optimizer):
-    """Return the names of those that are there and have an optimizer."""
+    """Return the installed contenders that have this optimizer."""
     return [name for name in (WITH_SGD if optimizer == "sgd" else WITH_ADAM) if name in workers]
 
 
 def check_same_work(workers, sizes, batch, optimizer):
-    """Stop unless all contenders come to the same parameters in three steps from the same start."""
+    """Exit unless all contenders reach the same parameters in three steps from the same start."""
     with tempfile.TemporaryDirectory() as directory:
         results = {}
         for name in contenders(workers, optimizer):
@@ -405,7 +405,7 @@ def check_same_work(workers, sizes, batch, optimizer):
             for array, expected, first in zip(arrays, results["purenn", hidden], start, strict=True):
                 error, size = np.abs(array - expected).max(), np.abs(expected - first).max()
                 if array.dtype != np.float32 or array.shape != expected.shape or not error <= 1e-3 * size + 1e-7:
-                    sys.exit(f"error: {name} does not come to the parameters of purenn; they do different work")
+                    sys.exit(f"error: {name} reaches other parameters than purenn; they do different work")
 
 
 # Ten epochs of MNIST, each library in a process of its own
@@ -477,12 +477,12 @@ LEARNERS = {  # name: (function, the module it needs)
 
 
 def measure_steps(workers, cases, rounds, seconds):
-    """Return seconds a step of every contender, one number a round, for each case; contenders take turns."""
+    """Return each contender's seconds per step, one number per round and case; contenders take turns."""
     times = {case: {name: [] for name in contenders(workers, case[2])} for case in cases}
     for number, (sizes, batch, optimizer) in itertools.product(range(rounds), cases):
         print(f"\rround {number + 1} of {rounds}, {name_of(sizes)} batch {batch}    ", end="", file=sys.stderr)
         names = contenders(workers, optimizer)
-        first = number % len(names)  # another one in every round, so that none always follows the same
+        first = number % len(names)  # rotates every round, so that no contender always starts
         for name in names[first:] + names[:first]:
             took = workers[name].ask(do="time", sizes=sizes, batch=batch, optimizer=optimizer, seconds=seconds)
             times[sizes, batch, optimizer][name].append(took)
@@ -491,16 +491,14 @@ def measure_steps(workers, cases, rounds, seconds):
 
 
 def ratios(times, name, to):
-    """Return how many times as long as another contender one took: median, lowest and highest of the rounds."""
+    """Return the time of one contender relative to another: median, lowest and highest of the rounds."""
     values = np.divide(times[name], times[to])
     return np.median(values), values.min(), values.max()
 
 
 def print_steps(times, peaks, optimizer):
     """Print the table of the steps of one optimizer, and the geometric means over its cases."""
-    print(
-        f"\nMicroseconds a step with {optimizer} and times as long as purenn: median of the rounds (lowest-highest).\n"
-    )
+    print(f"\nMicroseconds per step with {optimizer}, and ratio to purenn: median of the rounds (lowest-highest).\n")
     names = list(next(iter(times.values())))
     print(f"| network | batch | {' | '.join(names)} |\n|{' --- |' * (len(names) + 2)}")
     for (sizes, batch, _), case in times.items():
@@ -571,7 +569,7 @@ def print_allocations():
 
 
 def measure_growth(seconds):
-    """Return sizes, seconds a step and operations a step, as batch size, width and depth grow."""
+    """Return sizes, seconds and operations per step, as batch size, width and depth grow."""
 
     def cost(sizes, batch):
         activations = [nn.tanh] * (len(sizes) - 2) + [nn.softmax]
@@ -628,7 +626,9 @@ def draw(times, names, growth, path):
         products = np.asarray(operations, float) * (1e3 * seconds[-1] / operations[-1])
         axes.loglog(sizes, products, "--", color="0.6", lw=1, label="the matrix products, to scale")
         axes.set_ylim(1e3 * min(seconds) / 2, 1e3 * max(seconds) * 2)
-        axes.set(xlabel=what, ylabel="milliseconds a step", title=f"grows with exponent {exponent(sizes, seconds):.2f}")
+        axes.set(
+            xlabel=what, ylabel="milliseconds per step", title=f"grows with exponent {exponent(sizes, seconds):.2f}"
+        )
         axes.grid(alpha=0.3)
     below[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
@@ -709,7 +709,7 @@ def main():
         try:
             nn.mnist.load(options.data)
         except (OSError, ValueError, ImportError) as error:
-            print(f"\nno ten epochs of MNIST (--data names a directory): {str(error).partition(';')[0]}")
+            print(f"\nskipping MNIST (--data names its directory): {str(error).partition(';')[0]}")
         else:
             print_training(options.data)
     options.output.mkdir(parents=True, exist_ok=True)

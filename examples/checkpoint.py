@@ -3,7 +3,7 @@
     python examples/checkpoint.py
 
 It trains on the bundled digits twice: once in one go, and once in a process that kills itself in the middle of an
-epoch, and another that goes on from its last checkpoint. A checkpoint is all there is: parameters, the optimizer's
+epoch, and another that goes on from its last checkpoint. A checkpoint has everything: parameters, the optimizer's
 state, and the number of steps taken, from which the order of the examples follows.
 """
 
@@ -29,7 +29,7 @@ def train(path, steps, die_at=None):
     state, step = nn.adam_init(params), 0
     if path.exists():
         params, state, step = nn.load(path)
-        print(f"going on after step {step}", flush=True)
+        print(f"resuming after step {step}", flush=True)
     steps_an_epoch = math.ceil(len(data.train_images) / BATCH_SIZE)
     while step < steps:
         epoch, done = divmod(step, steps_an_epoch)

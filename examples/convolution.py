@@ -104,13 +104,13 @@ def max_pool_vjp(layer: MaxPool, x):
 
 @nn.vjp.register
 def reshape_vjp(layer: Reshape, x):
-    """Give every example another shape, and its gradient the old one."""
+    """Reshape every example, and its gradient back."""
     xp = x.__array_namespace__()
     return xp.reshape(x, (x.shape[0], *layer.shape)), lambda dy: (layer, lambda: xp.reshape(dy, x.shape))
 
 
 def network(seed, shape):
-    """Return two convolutions (for small images one), each with max-pooling, and a layer that names the digit."""
+    """Return two convolutions (one for small images), each with max-pooling, and a softmax layer."""
     size, channels = (5, (16, 32)) if min(shape) > 20 else (3, (16,))
     layers, (h, w), depth = [], shape, 1
     for number, count in enumerate(channels):

@@ -10,7 +10,7 @@ every host runs the same file with its number; process 0 is where the others fin
     python examples/data_parallel.py --processes 8 --process 3 --coordinator host-0:12345
 
 Column j of every batch comes from part j of the data, and a process holds the parts of its columns only. So the
-batches, and to rounding the parameters, do not depend on the number of processes. XLA adds the gradients up where they
+batches, and to rounding the parameters, do not depend on the number of processes. XLA adds up the gradients where they
 meet; no line here says so. After every epoch process 0 writes a checkpoint, from which the same command goes on.
 """
 
@@ -60,7 +60,7 @@ def write_parts(data, batch_size, processes, directory):
 
 
 def local_batches(seed, x, y, first_column):
-    """Yield this process's columns of every batch; each column in an order of its own."""
+    """Yield this process's columns of every batch; each column in its own order."""
     orders = [np.random.default_rng((*seed, first_column + j)).permutation(len(x)) for j in range(x.shape[1])]
     for rows in np.stack(orders, axis=1):
         yield x[rows, np.arange(x.shape[1])], y[rows, np.arange(x.shape[1])]
@@ -120,7 +120,7 @@ def work(options):
     jax.distributed.initialize(
         options.coordinator, options.processes, options.process, heartbeat_timeout_seconds=HEARTBEAT
     )
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX takes it for a warning
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX treats it as a warning
     try:
         params, (together, computation) = train(options)
         if options.process == 0:
@@ -130,7 +130,7 @@ def work(options):
                 print(f"test accuracy {100 * nn.accuracy(params, test['x'], test['y']):.2f} %", flush=True)
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError):
-            error = f"another process was lost; the same command, given again, goes on ({str(error)[-200:]})"
+            error = f"another process was lost; run the same command to resume ({str(error)[-200:]})"
         print(f"error: process {options.process}: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # an orderly end would wait for the others, and they for this one
 
@@ -166,7 +166,7 @@ def main():
     parser = argparse.ArgumentParser(description="Train on many processes with JAX.")
     parser.add_argument("--data", metavar="DIR", default="digits", help="MNIST's files; without it, the bundled digits")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--process", type=int, help="which of them this is; without it, all are started here")
+    parser.add_argument("--process", type=int, help="this process's number; omit it to start all here")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is found")
     parser.add_argument("--sizes", type=int, nargs=2, default=(128, 64), help="units of the two hidden layers")
     parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")

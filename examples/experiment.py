@@ -55,7 +55,7 @@ def reproduce(train, description, published, source, epochs):
 
 
 def accuracy(params, x, y):
-    """Return the share of right predictions, computed in parts that need little memory."""
+    """Return the fraction of correct predictions, computed in parts to save memory."""
     return float(np.mean([nn.predict(params, x[i : i + 1000]) == y[i : i + 1000] for i in range(0, len(x), 1000)]))
 
 

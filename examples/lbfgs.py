@@ -1,8 +1,8 @@
-"""Learn the bundled digits with L-BFGS, an optimizer of SciPy's that knows of vectors alone.
+"""Learn the bundled digits with L-BFGS, a SciPy optimizer that works only on vectors.
 
     python examples/lbfgs.py
 
-``nn.ravel`` makes a vector of a network, and of its gradient; the function it returns makes a network of a vector.
+``nn.ravel`` turns a network or its gradient into a vector; the function it returns turns the vector back.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import purenn as nn
 
 
 def minimize(params, x, y, penalty, iterations, callback=None):
-    """Return the parameters of least loss, plus half the penalty times their square, as L-BFGS finds them."""
+    """Return the parameters that minimize the loss plus half the penalty times their square."""
     vector, unravel = nn.ravel(params)
 
     def value_and_slope(vector):

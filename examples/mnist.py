@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files, or 'digits' for the bundled ones")
     parser.add_argument("--sizes", type=int, nargs=2, default=(256, 128), help="units of the two hidden layers")
     parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--patience", type=int, default=5, help="stop after so many epochs without improvement")
+    parser.add_argument("--patience", type=int, default=5, help="epochs without improvement before stopping")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.6, help="learning rate after the first epoch; it decays to 0")
     parser.add_argument("--seed", type=int, default=0)

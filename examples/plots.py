@@ -37,7 +37,7 @@ def draw_learning_curves(epochs, best, path):
 
 
 def draw_confusion(labels, predictions, path):
-    """Draw how many images of each digit were predicted to be which: correct ones in grey, mistakes in red."""
+    """Draw how many images of each digit were predicted as which: correct ones in grey, mistakes in red."""
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, predictions), 1)
     mistakes = np.where(np.eye(10, dtype=bool), 0, counts)

@@ -15,7 +15,7 @@ import purenn as nn
 
 
 def distorted(seed, x, shape, bend=34.0, sigma=4.0, degrees=10.0, stretch=0.1, shear=0.1):
-    """Return images of which every pixel comes from somewhere near its place.
+    """Return images in which every pixel comes from a nearby place.
 
     The places are those of a random affine map, plus a field of random numbers in (-1, 1), smoothed by a Gaussian of
     width ``sigma`` pixels and multiplied by ``bend`` (Simard et al. 2003, section 2). ``sigma`` and ``bend`` are for

@@ -3,7 +3,7 @@
     python examples/srivastava2014.py                                   # MNIST, downloaded once
     python examples/srivastava2014.py --data DIRECTORY --seeds 0 1 2    # MNIST's four files, three runs
 
-A fifth of the pixels and half of the hidden units are left out in every step; which, the step's seed says. Without
+A fifth of the pixels and half of the hidden units are left out in every step; the step's seed says which. Without
 dropout, such a network makes 1.60 % of errors (the same table). No augmentation.
 """
 

@@ -49,7 +49,7 @@ class Activation:
 
 
 class _Docstring:
-    """Gives the class its own docstring, and each activation that of its function."""
+    """Gives the class its own docstring, and each activation its function's."""
 
     def __init__(self, of_class: str | None) -> None:
         self.of_class = of_class
@@ -80,7 +80,7 @@ def tanh(z: Array) -> Array:
 
 
 def _relu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return dy * astype(z > 0, dy.dtype)  # half of what xp.where takes
+    return dy * astype(z > 0, dy.dtype)  # half the time of xp.where
 
 
 @_with_pullback(_relu_pullback)

@@ -2,7 +2,7 @@
 
 An array is a ``numpy.ndarray``, or an array of another library that implements the Python array API standard
 (https://data-apis.org/array-api), as JAX does. Only NumPy's arrays can be written to and locked, so the functions that
-lock change nothing about the arrays of other libraries.
+lock leave other libraries' arrays unchanged.
 """
 
 import functools
@@ -29,7 +29,7 @@ def is_array(value: object) -> bool:
 
 
 def inspectable(array: Array) -> bool:
-    """Whether an array is NumPy's, so that its values can be read now; JAX may not have computed its own yet."""
+    """Whether an array is NumPy's, so that its values can be read now; JAX's may not be computed yet."""
     return isinstance(array, (np.ndarray, np.generic))
 
 
@@ -166,7 +166,7 @@ def floats_in(dtype: Any, array: Array, name: str) -> Array:
 
 
 def check_dtypes(owner: str, arrays: list[Array]) -> None:
-    """Raise TypeError unless arrays are floats of one dtype: float32 or float64, of other libraries any."""
+    """Raise TypeError unless arrays are floats of one dtype: float32 or float64, any in other libraries."""
     for array in arrays:
         xp = namespace(array)
         floats = array.dtype in (xp.float32, xp.float64) if xp is np else has_kind(array, "real floating")
@@ -233,7 +233,7 @@ def as_count(name: str, value: Any) -> Array:
 
 
 def as_floats(value: Any) -> Array:
-    """Return an integer, or an array of integers, as an array of the floats that its library takes by default."""
+    """Return an integer, or an array of integers, as an array of its library's default float dtype."""
     array = value if is_array(value) else np.asarray(as_int("step", value))
     check_real(array, "step")
     xp = namespace(array)

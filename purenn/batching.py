@@ -37,4 +37,4 @@ def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[t
 
 def _rows(array: Array, numbers: Array) -> Array:
     xp = namespace(array)
-    return lock_in_place(xp.take(xp.asarray(array), xp.asarray(numbers), axis=0))  # asarray: also of a memory map
+    return lock_in_place(xp.take(xp.asarray(array), xp.asarray(numbers), axis=0))  # asarray: for memory maps

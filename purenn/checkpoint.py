@@ -8,7 +8,7 @@ the SHA-256 of the file, computed with zeros in place of its own digits.
 Nothing in a file can run: JSON makes only JSON values, bytes make only arrays of the dtypes listed here, and names are
 looked up in a dictionary of the records admitted.
 
-In the structure, None, bools, ints, finite floats, strings and lists stand as in JSON. Everything else is an object
+In the structure, None, bools, ints, finite floats, strings and lists are as in JSON. Everything else is an object
 with one key: ``{"tuple": [...]}``, ``{"dict": {...}}``, ``{"float": "nan"}``, ``{"array": "C"}`` (or ``"F"``, the order
 in memory), ``{"activation": "purenn.tanh"}``, and for a record its class and its fields,
 ``{"record": ["purenn.Dense", {...}]}``.
@@ -98,7 +98,7 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
 
     Raises CheckpointError (a ValueError) that names the file, if it is not a checkpoint, was damaged, or holds a record
     that is not admitted, is not valid, or has a field that its class lacks; TypeError if ``records`` is not an iterable
-    of record classes and activations, or holds two of one name; OSError if the file cannot be read.
+    of record classes and activations, or two share a name; OSError if the file cannot be read.
 
     >>> import tempfile, purenn as nn
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -167,7 +167,7 @@ def _replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
-    """Return what a file begins with, zeros in place of the digits of the checksum, and the arrays that follow."""
+    """Return the start of a file, with zeros for the checksum's digits, and the arrays that follow."""
     ours, given = {value: name for name, value in _admitted(()).items()}, dict[Any, str]()
     arrays, numbers = dict[str, np.ndarray](), itertools.count()
 
@@ -255,7 +255,7 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
         dtype, shape, start = places[path]
         file.seek(start)
         array = np.empty(shape, np.dtype(dtype).newbyteorder("="), order)
-        for k in range(0, array.size, 1 << 16):  # in parts: an array in the order of Fortran needs no copy
+        for k in range(0, array.size, 1 << 16):  # in parts: an array in Fortran order needs no copy
             array.squeeze().flat[k : k + (1 << 16)] = np.fromfile(file, dtype, min(1 << 16, array.size - k))
         return lock_in_place(array)
 

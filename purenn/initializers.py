@@ -1,4 +1,4 @@
-"""The first parameters of a network."""
+"""Initial parameters of a network."""
 
 import math
 from collections.abc import Iterable

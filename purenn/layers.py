@@ -76,7 +76,7 @@ class Params(Vector):
         At least one. If adjacent layers define ``fan_out`` and ``fan_in``, they must agree.
 
     Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
-    there is no layer, or neighbours do not fit.
+    there is no layer, or neighbors do not fit.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
@@ -296,11 +296,11 @@ def _applied(network: Params, layer: Layer, rule: Callable[[Layer, Array], Any],
         raise
 
 
-# What every rule must keep
+# Checks on every rule
 
 
 def _checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
-    """Unpack the pair that a rule or a pullback returned; raise unless it is an object of a class and a function."""
+    """Unpack the pair that a rule or a pullback returned; raise unless it is a ``cls`` instance and a function."""
     is_pair = isinstance(result, tuple) and len(result) == 2
     if not (is_pair and isinstance(result[0], cls) and callable(result[1])):
         pair = "(y, pullback): an array" if cls is object else f"(gradient, dx): a {cls.__name__}"
@@ -310,12 +310,12 @@ def _checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tu
 
 def _checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:
     shape = getattr(y, "shape", None)
-    if shape is None or shape[:1] != getattr(x, "shape", shape)[:1]:  # your own layer may take other things than arrays
+    if shape is None or shape[:1] != getattr(x, "shape", shape)[:1]:  # your own layer may take things other than arrays
         raise _broken(rules, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
     return y
 
 
 def _broken(rules: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
-    """Return the error that names a layer, its rule, what that returned, and what it must return."""
+    """Return the error that names a layer, its rule, the rule's result, and what it must return."""
     name, rule = type(layer).__name__, getattr(rules.dispatch(type(layer)), "__name__", "unnamed")
     return TypeError(f"the {what} of {name} ({rule}) returned {brief(result)}, but must return {expected}")

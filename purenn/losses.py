@@ -52,7 +52,7 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
     z : array, (n, fan_out)
         The logits.
     pullback : callable
-        ``pullback(dz) -> (gradient, dx)``: a record of the type of ``params``, which every step takes, and a function
+        ``pullback(dz) -> (gradient, dx)``: a record like ``params``, and a function
         without arguments that returns the gradient with respect to ``x``. It raises ValueError if ``dz`` does not have
         the shape of ``z``.
 

@@ -149,7 +149,7 @@ def _fetched(pooch: Any, name: str) -> str:
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CHUNK = 1 << 20
-_DEFLATE_LIMIT = 1032  # a byte of a deflate stream makes at most so many (zlib's technical notes)
+_DEFLATE_LIMIT = 1032  # a deflated byte expands to at most this many (zlib's technical notes)
 
 
 def read_idx(path: str | os.PathLike[str]) -> Array:

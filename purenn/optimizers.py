@@ -143,7 +143,7 @@ def adam_step(
         A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
 
     Raises ValueError if a number is out of its range, or the trees differ in structure, a shape, or a dtype; TypeError
-    if a number is not one, the parameters are integers, or ``state`` is not an ``AdamState``.
+    if a setting is not a number, the parameters are integers, or ``state`` is not an ``AdamState``.
 
     >>> import numpy as np, purenn as nn
     >>> params = np.asarray([1.0, 2.0])
@@ -164,7 +164,7 @@ def adam_step(
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
     # The corrections of m_hat and v_hat are numbers: they go into the rate and eps instead of into two more arrays for
-    # each of params (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
+    # each parameter (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
     xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps))
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0

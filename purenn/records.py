@@ -60,7 +60,7 @@ _registers: list[Callable[[type], None]] = []
 
 
 def for_every_record(register: Callable[[type], None]) -> None:
-    """Call a function with every record class: with those that there are now, and with each that is defined later."""
+    """Call a function with every record class: those that exist now, and each one defined later."""
     for cls in record_classes:
         register(cls)
     _registers.append(register)
@@ -169,7 +169,7 @@ def _show(value: Any) -> str:
 
 
 def pickled(record: Any) -> str | tuple[Any, ...]:
-    """Return what pickle makes of a record: the function, the class and the fields that make it again."""
+    """Return the pickled form of a record: the function, class and fields that rebuild it."""
     return unpickle_record, (type(record), fields_of(record))
 
 

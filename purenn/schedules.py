@@ -35,7 +35,7 @@ def warmup_cosine(
     total_steps, warmup_steps = as_int("total_steps", total_steps), as_int("warmup_steps", warmup_steps)
     peak_lr, final_lr = check_number("peak_lr", peak_lr), check_number("final_lr", final_lr)
     if not 0 <= warmup_steps < total_steps:
-        raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}, but 0 <= warm-up < total")
+        raise ValueError(f"warmup_steps is {warmup_steps} and total_steps {total_steps}; need 0 <= warmup < total")
     s = _as_steps(step)
     xp = namespace(s)
     progress = xp.clip((s - warmup_steps) / (total_steps - warmup_steps), 0, 1)
@@ -65,7 +65,7 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
     From a boundary on, the next value holds. Steps and rates are those of ``warmup_cosine``. Raises ValueError if the
-    boundaries do not increase, or ``values`` has not one entry more.
+    boundaries do not increase, or ``values`` is not one longer.
 
     >>> import purenn as nn
     >>> [nn.piecewise_constant(step, values=[0.1, 0.01, 0.001], boundaries=[10, 20]) for step in (9, 10, 25)]

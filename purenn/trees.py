@@ -2,7 +2,7 @@
 
 A tree is a record, a tuple, list or dict of trees, None (an empty tree), or a leaf: anything else, usually an array.
 The annotations of a record say which of its fields are part of the tree (see ``purenn.records``); the others are
-static. The keys of dicts are strings, and stand in sorted order.
+static. The keys of dicts are strings, and are in sorted order.
 
 Everything here is built on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
 """
@@ -98,7 +98,7 @@ LEAF: Any = "leaf"  # what stands for one in the structure of a tree
 def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     """Return the leaves of a tree, and its structure: a list of all nodes, parents first, with LEAF for each leaf.
 
-    A node stands as its kind and its detail: for ``Dense``, ``(kind of Dense, (activation,)), LEAF, LEAF``. Trees that
+    A node is its kind and its detail: for ``Dense``, ``(kind of Dense, (activation,)), LEAF, LEAF``. Trees that
     differ in nothing but their leaves have equal structures.
     """
     leaves: list[Any] = []
@@ -176,7 +176,7 @@ def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError
 def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
     """Apply a function to every leaf of a tree, or to the leaves in the same place of several trees.
 
-    The results stand in a tree of the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned
+    The results form a tree of the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned
     one that can still be written to). Nothing is validated, so a leaf may become anything.
 
     Parameters
@@ -296,7 +296,7 @@ def global_norm(tree: Any) -> Array:
 
 
 def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
-    """Return ``(unit, norm)``: the norm is ``unit * norm``, and the unit the largest absolute value.
+    """Return ``(unit, norm)``: the true norm is ``unit * norm``; unit is the largest magnitude.
 
     It is 1 if that value is 0 or not finite.
     """

@@ -50,14 +50,14 @@ def targets(random, params, n, soft):
 
 
 def relative_error(a, b):
-    """The distance of two trees of arrays, relative to their size (at least 1e-3, below which rounding rules)."""
+    """The distance of two trees of arrays, relative to their size (at least 1e-3; below, rounding dominates)."""
     a, b = (np.concatenate([np.ravel(leaf) for leaf in nn.tree_leaves(tree)]).astype(np.float64) for tree in (a, b))
     return np.linalg.norm(a - b) / max(np.linalg.norm(a), np.linalg.norm(b), 1e-3)
 
 
 @contextlib.contextmanager
 def little_memory():
-    """Allow at most 256 MB more than there is; a larger allocation is a MemoryError, which no test expects."""
+    """Allow at most 256 MB beyond current use; a larger allocation is a MemoryError, which no test expects."""
     now = Path("/proc/self/statm")
     if not now.exists():  # not Linux
         yield

@@ -431,7 +431,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path, monkeypatch):
     assert nn.load(tmp_path / "file") == PARAMS
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path):
+def test_only_files_are_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     os.mkdir(tmp_path / "directory")
     for name in ("pipe", "directory"):
@@ -568,7 +568,7 @@ def test_a_system_that_cannot_sync_directories(tmp_path, monkeypatch):
     assert nn.load(tmp_path / "file") == PARAMS
 
 
-def test_what_is_no_file_is_not_read(tmp_path):
+def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(nn.CheckpointError, match="pipe is not a regular file"):
         nn.load(tmp_path / "pipe")
@@ -807,7 +807,7 @@ def test_fuzz_structures_are_refused_or_valid(tmp_path, node, tensors):
     check(tmp_path, with_tree(json.dumps(node), entries, bytes(end)))
 
 
-def test_what_is_not_the_fault_of_the_file_is_not_called_so(tmp_path, monkeypatch):
+def test_other_errors_are_not_blamed_on_the_file(tmp_path, monkeypatch):
     nn.save(tmp_path / "file", PARAMS)
     for error in (MemoryError, OSError):
 
@@ -823,9 +823,9 @@ def test_the_readme_counts_what_is_tried_here():
     others = 4  # a disk limit, a read-only directory, a pipe, a directory as target
     for kind, count in {
         "files that `save` does not write": len(HEADER) + len(STRUCTURE),
-        "files that want much memory": len(HUNGRY),
+        "small files that demand much memory": len(HUNGRY),
         "checkpoints with changed": 2_000,
-        "structures of any nodes": 2_000,
+        "arbitrary structures and arrays": 2_000,
         "trees of all kinds, saved": settings.get_profile("default").max_examples,
         "`save` by two processes": 2 * SAVES,
         "`save` killed at a random moment": KILLS,

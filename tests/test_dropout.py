@@ -58,7 +58,7 @@ def test_without_seed_it_does_nothing():
     assert np.array_equal(nn.vjp(params, x)[1](np.ones((4, 3)))[1](), nn.vjp(dense, x)[1](np.ones((4, 3)))[1]())
 
 
-def test_every_part_and_every_step_has_masks_of_its_own():
+def test_every_part_and_every_step_has_its_own_masks():
     x = np.ones((1, 64))
     same = nn.Params((nn.Dropout(0.5), nn.Params((nn.Dropout(0.5),)), nn.Dropout(0.5)))
     masks = set()

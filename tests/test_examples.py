@@ -74,7 +74,7 @@ def test_mnist_with_a_loss_that_is_not_finite(tmp_path):
         (("--data", "digits", "--seed", -1), "seed is -1, but must be an int >= 0"),
     ],
 )
-def test_mnist_with_options_that_make_no_sense(tmp_path, arguments, message):
+def test_mnist_with_invalid_options(tmp_path, arguments, message):
     process = start(*arguments, "--output", tmp_path)
     _, errors = process.communicate()
     assert process.returncode != 0
@@ -121,7 +121,7 @@ def test_checkpoint():
     process = start("--steps", 100, example="checkpoint.py")
     output, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert "killed after step 53\ngoing on after step 50\n" in output
+    assert "killed after step 53\nresuming after step 50\n" in output
     assert output.endswith("the same bits as without a stop\n")
 
 

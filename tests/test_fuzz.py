@@ -33,7 +33,7 @@ def mutations(draw, data):
 
 
 def read(function, path):
-    """Read files; nothing but a ValueError that names one may come of it."""
+    """Read files; the only error allowed is a ValueError that names one."""
     try:
         with little_memory():
             return function(path)

@@ -1,4 +1,4 @@
-"""The law that matters most: gradients are what differences say they are."""
+"""The law that matters most: gradients agree with finite differences."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ def small():
 
 @nn.record
 class Scale:
-    """A layer of one's own, defined after purenn.jax was imported."""
+    """Your own layer, defined after purenn.jax was imported."""
 
     factors: nn.Array
     power: int = 1

@@ -258,7 +258,7 @@ def test_gradients_from_the_logits_are_those_of_the_same_network_with_identity(p
 
 @nn.record
 class Doubled(nn.Dense):
-    """A dense layer with a rule of its own."""
+    """A dense layer with its own rule."""
 
 
 @nn.vjp.register
@@ -275,7 +275,7 @@ class Named(nn.Dense):
 
 @nn.record
 class Scaled(nn.Dense):
-    """A dense layer that needs a rule of its own, and has none."""
+    """A dense layer that lacks the rule it needs."""
 
     scale: nn.Array
 

@@ -154,7 +154,7 @@ def test_what_a_function_returns_is_read_only():
         assert not array.flags.writeable
 
 
-def test_the_output_of_a_layer_of_ones_own_is_a_value_too():
+def test_the_output_of_your_own_layer_is_a_value_too():
     @nn.record
     class Nothing:
         pass

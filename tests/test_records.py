@@ -1,4 +1,4 @@
-"""Records: immutable, comparable, picklable vectors; and the trees that they are."""
+"""Records: immutable, comparable, picklable vectors, which are also trees."""
 
 import copy
 import pickle
