@@ -76,7 +76,7 @@ class Params(Vector):
         At least one. If adjacent layers define ``fan_out`` and ``fan_in``, they must agree.
 
     Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
-    there is no layer, or neighbors do not fit.
+    there is no layer, or the widths of adjacent layers differ.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
