@@ -1,6 +1,6 @@
 """Neural networks as pure functions over immutable records."""
 
-from purenn import mnist
+from purenn import initializers, mnist
 from purenn.activations import Activation, elu, gelu, identity, leaky_relu, relu, sigmoid, silu, softmax, softplus, tanh
 from purenn.arrays import Array, Seed
 from purenn.batching import batches
@@ -18,8 +18,8 @@ from purenn.trees import Tree, global_norm, ravel, tree_leaves, tree_map, tree_m
 __all__ = [
     "Activation", "AdamState", "Array", "CheckpointError", "Dense", "Dropout", "Layer", "Params", "Seed", "Tree",
     "Vector", "accuracy", "adam_init", "adam_step", "batches", "clip_by_global_norm", "converged", "elu",
-    "exponential_decay", "forward", "gelu", "global_norm", "grads", "identity", "init", "leaky_relu", "load",
-    "logits", "logits_vjp", "loss", "loss_and_grads", "mnist", "momentum_step", "numerical_grads",
+    "exponential_decay", "forward", "gelu", "global_norm", "grads", "identity", "init", "initializers", "leaky_relu",
+    "load", "logits", "logits_vjp", "loss", "loss_and_grads", "mnist", "momentum_step", "numerical_grads",
     "piecewise_constant", "predict", "ravel", "record", "relu", "save", "seeded", "sgd_step", "sigmoid", "silu",
     "softmax", "softplus", "tanh", "tree_leaves", "tree_map", "tree_map_with_path", "vdot", "vjp", "warmup_cosine",
     "zeros_like"

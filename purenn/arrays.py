@@ -224,23 +224,24 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
 
 
 def as_count(name: str, value: Any) -> Array:
-    """Return one integer of at least 0 as an array of ``index_dtype``; ValueError for anything else."""
+    """Return one integer of at least 0 as an array of ``int_dtype``; ValueError for anything else."""
     count = value if is_array(value) else np.asarray(value)
     xp = namespace(count)
     if count.ndim or not has_kind(count, "integral") or (inspectable(count) and not count >= 0):
         raise ValueError(f"{name} is {describe(count)}, but must be one integer, and not negative")
-    return xp.asarray(count, dtype=index_dtype(xp))
+    return xp.asarray(count, dtype=int_dtype(xp))
 
 
-def as_floats(value: Any) -> Array:
-    """Return an integer, or an array of integers, as an array of its library's default float dtype."""
-    array = value if is_array(value) else np.asarray(as_int("step", value))
-    check_real(array, "step")
+def as_floats(value: Any, name: str) -> Array:
+    """Return an integer, or an array of numbers or booleans, as an array of its library's default float dtype."""
+    array = value if is_array(value) else np.asarray(as_int(name, value))
+    if not has_kind(array, "bool"):
+        check_real(array, name)
     xp = namespace(array)
     return xp.astype(array, xp.asarray(0.0).dtype)
 
 
-def index_dtype(xp: Any) -> Any:
+def int_dtype(xp: Any) -> Any:
     """Return the dtype of counts and labels: int64; for other libraries their default, as JAX may lack 64 bits."""
     return np.dtype(np.int64) if xp is np else xp.asarray(0).dtype
 

@@ -1,38 +1,56 @@
 """The order in which training sees examples."""
 
 from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
 
 from purenn.arrays import Array, Seed, as_int, describe, generator, lock_in_place, namespace
+from purenn.trees import flatten, leaf_paths, unflatten
+
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 
-def batches(seed: Seed, x: Array, y: Array, batch_size: int = 128) -> Iterator[tuple[Array, Array]]:
+def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: bool = False) -> Iterator[tuple[X, Y]]:
     """Iterate once over all examples in random order, in batches: one epoch.
 
     Returns an iterator of pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when each is produced.
 
     Parameters
     ----------
-    seed : int or tuple of int
-        The same seed gives the same order; use ``(seed, epoch)`` for a new order in every epoch.
+    seed : int, tuple of int, or None
+        The same seed gives the same order; use ``(seed, epoch)`` for a new order in every epoch. None keeps the order
+        of the examples.
     x, y : arrays, (n, ...)
-        Examples and their targets.
+        Examples and their targets. Each may be a tree of such arrays, such as ``(labels, sample_weight)``, or None;
+        then a batch is a tree of the same structure.
     batch_size : int
         At least 1. The last batch is smaller if ``n`` is not a multiple of it.
+    drop_last : bool
+        Whether to leave out the last batch if it is smaller.
 
-    Raises ValueError if ``x`` and ``y`` differ in length, ``batch_size`` is not positive, or the seed is not valid;
-    TypeError if ``x`` or ``y`` is not an array, or ``batch_size`` not an int.
+    Raises ValueError if the arrays differ in length, ``batch_size`` is not positive, or the seed is not valid;
+    TypeError if ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
 
     >>> import numpy as np, purenn as nn
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
     [array([0, 1]), array([3, 4]), array([2])]
+    >>> [yb for xb, yb in nn.batches(None, np.zeros((5, 3)), np.arange(5), batch_size=2, drop_last=True)]
+    [array([0, 1]), array([2, 3])]
     """
-    namespace(x, "x"), namespace(y, "y")  # raise TypeError
-    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
-        raise ValueError(f"x is {describe(x)} and y {describe(y)}, but must have equally many rows")
+    arrays, structure = flatten({"x": x, "y": y})
+    named = dict(zip(leaf_paths(structure), arrays, strict=True))
+    lengths = {namespace(array, name) and array.shape[:1] for name, array in named.items()}  # may raise TypeError
+    if len(lengths) != 1 or () in lengths:
+        given = ", ".join(f"{name} is {describe(array)}" for name, array in named.items())
+        raise ValueError(f"{given or 'there are no arrays'}, but all must have equally many rows")
     batch_size = as_int("batch_size", batch_size, least=1)
-    order = generator(seed).permutation(x.shape[0])
-    parts = (order[start : start + batch_size] for start in range(0, x.shape[0], batch_size))
-    return ((_rows(x, part), _rows(y, part)) for part in parts)
+    ((n,),) = lengths
+    order = np.arange(n) if seed is None else generator(seed).permutation(n)
+    parts = (order[k : k + batch_size] for k in range(0, n - n % batch_size if drop_last else n, batch_size))
+    trees = (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)
+    return ((tree["x"], tree["y"]) for tree in trees)
 
 
 def _rows(array: Array, numbers: Array) -> Array:

@@ -1,22 +1,34 @@
-"""Initial parameters of a network."""
+"""Initial parameters of a network.
 
+An initializer is a function ``(seed, fan_in, fan_out) -> weights``. Those given here return a read-only float64 array,
+``(fan_in, fan_out)``. The same seed gives the same weights.
+"""
+
+import itertools
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, as_int, as_tuple, generator, lock_in_place
+from purenn.arrays import Array, Seed, as_int, as_tuple, brief, check_real, generator, lock_in_place, seed_tuple
 from purenn.layers import Dense, Params
 
+Initializer: TypeAlias = Callable[[Seed, int, int], Array]
 
-def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dtype: Any = np.float32) -> Params:
+
+def init(
+    seed: Seed,
+    sizes: Iterable[int],
+    activations: Iterable[Activation],
+    dtype: Any = np.float32,
+    initializer: Initializer | Sequence[Initializer] | None = None,
+) -> Params:
     """Return a network of dense layers with random weights, and biases of zero.
 
-    Weights of a layer with relu or one of its relatives (leaky_relu, elu, gelu, silu) are normal with mean 0 and
-    variance ``2 / fan_in`` (He et al. 2015, equation 10); those of any other layer are uniform in ``(-a, a)`` with
-    ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16).
+    By default, the activation of a layer chooses its weights: ``he_normal`` for relu and its relatives (leaky_relu,
+    elu, gelu, silu), ``glorot_uniform`` for the others.
 
     Parameters
     ----------
@@ -28,10 +40,13 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         One per layer.
     dtype : dtype
         float32 or float64.
+    initializer : callable, list of callables, or None
+        Such as ``nn.initializers.orthogonal``: one function ``(seed, fan_in, fan_out) -> weights`` for all layers, or
+        one per layer. Layer ``k`` = 0, 1, ... gets the seed ``(*seed, k)``.
 
-    Raises ValueError if the numbers of sizes and activations do not match, a size is not positive, or the seed is
-    not valid; TypeError if a size is not an int, an activation is not an Activation, or the dtype is neither of the
-    two.
+    Raises ValueError if the numbers of sizes, activations and initializers do not match, a size is not positive, the
+    seed is not valid, or an initializer returns another shape; TypeError if a size is not an int, an activation is not
+    an Activation, an initializer is not callable, or the dtype is neither of the two.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
@@ -47,16 +62,107 @@ def init(seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dt
         raise ValueError(f"{len(sizes)} sizes and {len(activations)} activations were given; {rule}")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
-    random = generator(seed)
+    given = [initializer] * len(activations) if callable(initializer) else as_tuple("initializer", initializer or ())
+    if initializer is not None and (len(given) != len(activations) or not all(map(callable, given))):
+        rule = "must be a function (seed, fan_in, fan_out) -> weights, or one for each layer"
+        raise TypeError(f"initializer is {brief(initializer)} for {len(activations)} layers, but {rule}")
+    random, path = generator(seed), seed_tuple(seed)
     layers = []
-    for fan_in, fan_out, activation in zip(sizes, sizes[1:], activations, strict=False):
-        weights = _weights(random, fan_in, fan_out, activation).astype(dtype)
-        layers.append(Dense(lock_in_place(weights), lock_in_place(np.zeros(fan_out, dtype)), activation))
+    for k, (activation, shape) in enumerate(zip(activations, itertools.pairwise(sizes), strict=True)):
+        weights = _by_activation(random, *shape, activation) if not given else _drawn(given[k], (*path, k), *shape)
+        layers.append(Dense(lock_in_place(weights.astype(dtype)), lock_in_place(np.zeros(shape[1], dtype)), activation))
     return Params(tuple(layers))
 
 
-def _weights(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:
+def _by_activation(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:
     if activation in (relu, leaky_relu, elu, gelu, silu):
-        return random.normal(0, math.sqrt(2 / fan_in), (fan_in, fan_out))
-    limit = math.sqrt(6 / (fan_in + fan_out))
-    return random.uniform(-limit, limit, (fan_in, fan_out))
+        return _normal(random, fan_in, fan_out, 2, fan_in)
+    return _uniform(random, fan_in, fan_out, 6, fan_in + fan_out)
+
+
+def _drawn(initializer: Initializer, seed: Seed, *shape: int) -> Array:
+    weights = np.asarray(initializer(seed, *shape))
+    check_real(weights, "what the initializer returned")
+    if weights.shape != shape:
+        raise ValueError(
+            f"the initializer returned the shape {weights.shape}, but must return (fan_in, fan_out) = {shape}"
+        )
+    return weights
+
+
+def _normal(random: "np.random.Generator", fan_in: int, fan_out: int, gain: float, fan: int) -> Array:
+    """Return normal numbers of mean 0 and variance ``gain / fan``."""
+    shape = as_int("fan_in", fan_in, least=1), as_int("fan_out", fan_out, least=1)
+    return lock_in_place(random.normal(0, math.sqrt(gain / fan), shape))
+
+
+def _uniform(random: "np.random.Generator", fan_in: int, fan_out: int, gain: float, fan: int) -> Array:
+    """Return uniform numbers in ``(-a, a)``, ``a = sqrt(gain / fan)``: of mean 0 and variance ``gain / 3 fan``."""
+    shape = as_int("fan_in", fan_in, least=1), as_int("fan_out", fan_out, least=1)
+    return lock_in_place(random.uniform(-math.sqrt(gain / fan), math.sqrt(gain / fan), shape))
+
+
+def glorot_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return weights uniform in ``(-a, a)``, ``a = sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010, equation 16).
+
+    Their variance, ``2 / (fan_in + fan_out)``, keeps the variance of both signals and gradients about the same from
+    layer to layer, with tanh or no activation.
+
+    >>> glorot_uniform(0, fan_in=64, fan_out=32).shape
+    (64, 32)
+    """
+    return _uniform(generator(seed), fan_in, fan_out, 6, fan_in + fan_out)
+
+
+def glorot_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return normal weights of variance ``2 / (fan_in + fan_out)``, that of ``glorot_uniform``.
+
+    >>> glorot_normal(0, fan_in=64, fan_out=32).shape
+    (64, 32)
+    """
+    return _normal(generator(seed), fan_in, fan_out, 2, fan_in + fan_out)
+
+
+def he_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return weights uniform in ``(-a, a)``, ``a = sqrt(6 / fan_in)``: the variance is that of ``he_normal``.
+
+    >>> he_uniform(0, fan_in=64, fan_out=32).shape
+    (64, 32)
+    """
+    return _uniform(generator(seed), fan_in, fan_out, 6, fan_in)
+
+
+def he_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return normal weights of variance ``2 / fan_in`` (He et al. 2015, equation 10).
+
+    This keeps the variance of signals about the same from layer to layer with relu, which halves it.
+
+    >>> he_normal(0, fan_in=64, fan_out=32).shape
+    (64, 32)
+    """
+    return _normal(generator(seed), fan_in, fan_out, 2, fan_in)
+
+
+def lecun_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return normal weights of variance ``1 / fan_in`` (LeCun, Bottou, Orr & Müller 1998, equation 16).
+
+    >>> lecun_normal(0, fan_in=64, fan_out=32).shape
+    (64, 32)
+    """
+    return _normal(generator(seed), fan_in, fan_out, 1, fan_in)
+
+
+def orthogonal(seed: Seed, fan_in: int, fan_out: int) -> Array:
+    """Return a random matrix with orthonormal columns, or rows if there are fewer (Saxe, McClelland & Ganguli 2014).
+
+    It is uniformly distributed among these (Mezzadri 2007, section 5): the first factor of the QR decomposition of a
+    normal matrix, with the signs that make the diagonal of the second factor positive.
+
+    >>> weights = orthogonal(0, fan_in=4, fan_out=2)
+    >>> np.allclose(weights.T @ weights, np.eye(2))
+    True
+    """
+    normal = _normal(generator(seed), fan_in, fan_out, 1, 1)
+    q, r = np.linalg.qr(normal if fan_in >= fan_out else normal.T)
+    columns = q * np.where(np.diagonal(r) < 0, -1, 1)
+    return lock_in_place(columns if fan_in >= fan_out else columns.T)

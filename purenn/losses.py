@@ -6,11 +6,12 @@ before its activation, is ``(prediction - target) / n``, and every backward pass
 the logits, never from the logarithm of a probability.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arrays import Array, astype, describe, has_kind, index_dtype, inspectable, lock_in_place, namespace
+from purenn.arrays import Array, as_floats, astype, describe, has_kind, inspectable, int_dtype, lock_in_place, namespace
 from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, type_name, vjp
 
 L = TypeVar("L")
@@ -82,7 +83,7 @@ def _follows(layer: Any, rule: Any) -> bool:
     return vjp.dispatch(type(layer)) is rule  # a subclass may have a rule of its own
 
 
-def loss(params: Any, x: Array, y: Array) -> Array:
+def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
     The loss is a read-only 0-d array of the dtype of the parameters, in nats for the two cross-entropies. The
@@ -92,7 +93,7 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
     - identity, half the squared error: ``sum_k (z_k - t_k)^2 / 2``
 
-    (Bishop 2006, equations 4.108, 4.90 and 3.12.)
+    (Bishop 2006, equations 4.108, 4.90 and 3.12.) With weights ``w``, the average is ``sum_i w_i l_i / sum_i w_i``.
 
     Parameters
     ----------
@@ -103,10 +104,14 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     y : array
         For softmax: integer labels ``(n,)``, or a distribution over the classes in each row ``(n, fan_out)``. For
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
+    sample_weight : array, (n,), or None
+        How much each example counts: finite numbers of at least 0, not all 0. Only their ratios matter. An example of
+        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite.
 
-    Raises ValueError if the batch is empty, or a shape or a value of ``y`` is wrong (only the values of NumPy arrays
-    are checked); TypeError if ``x`` or ``y`` is not an array or has the wrong dtype, or the network's output determines
-    no loss.
+    Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the
+    values of NumPy arrays are checked; if all weights of another library's array are 0, the loss is NaN); TypeError if
+    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network's output determines no
+    loss.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((2, 4)), np.zeros(4), nn.softmax)
@@ -114,10 +119,10 @@ def loss(params: Any, x: Array, y: Array) -> Array:
     1.3862943611198906
     """
     output, z = _output(params), logits(params, x)
-    return output.mean_loss(z, output.targets(y, z))
+    return output.mean_loss(z, *output.checked(y, sample_weight, z))
 
 
-def grads(params: L, x: Array, y: Array) -> L:
+def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> L:
     """Return the gradient of the loss with respect to the parameters, by backpropagation: a record like ``params``.
 
     The gradient at the logits is ``(prediction - target) / n``; ``logits_vjp`` pulls it back through the layers.
@@ -130,9 +135,12 @@ def grads(params: L, x: Array, y: Array) -> L:
         One example per row, floats; ``n`` at least 1.
     y : array
         Integer labels ``(n,)``, or targets ``(n, fan_out)``; see ``loss``.
+    sample_weight : array, (n,), or None
+        How much each example counts; see ``loss``.
 
-    Raises ValueError if the batch is empty, or a shape or a value of ``y`` is wrong; TypeError if ``x`` or ``y`` is not
-    an array or has the wrong dtype, or the network's output determines no loss.
+    Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong; TypeError if
+    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network's output determines no
+    loss.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)
@@ -140,11 +148,11 @@ def grads(params: L, x: Array, y: Array) -> L:
     array([[-1.5,  1.5]])
     """
     output, (z, pullback) = _output(params), logits_vjp(params, x)
-    gradient: L = pullback(output.loss_gradient(z, output.targets(y, z)))[0]
+    gradient: L = pullback(output.loss_gradient(z, *output.checked(y, sample_weight, z)))[0]
     return gradient
 
 
-def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
+def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> tuple[Array, L]:
     """Return ``(loss, grads)`` from one forward and one backward pass.
 
     Parameters and errors are those of ``loss``.
@@ -156,9 +164,9 @@ def loss_and_grads(params: L, x: Array, y: Array) -> tuple[Array, L]:
     2.0 [[-2.]]
     """
     output, (z, pullback) = _output(params), logits_vjp(params, x)
-    targets = output.targets(y, z)
-    gradient, _ = pullback(output.loss_gradient(z, targets))
-    return output.mean_loss(z, targets), gradient
+    checked = output.checked(y, sample_weight, z)
+    gradient, _ = pullback(output.loss_gradient(z, *checked))
+    return output.mean_loss(z, *checked), gradient
 
 
 def predict(params: Any, x: Array) -> Array:
@@ -176,7 +184,7 @@ def predict(params: Any, x: Array) -> Array:
     return lock_in_place(_output(params).decide(forward(params, x)))
 
 
-def accuracy(params: Any, x: Array, y: Array) -> Array:
+def accuracy(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
     """Return the fraction of correct predictions; for sigmoid, the fraction of correct outputs.
 
     A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1. If any
@@ -192,9 +200,11 @@ def accuracy(params: Any, x: Array, y: Array) -> Array:
     if output.activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     predictions = forward(params, x)
-    targets = output.targets(y, predictions)
+    targets, weights = output.checked(y, sample_weight, predictions)
+    hits = output.decide(predictions) == output.decide(targets)
     xp = namespace(predictions)
-    share = xp.mean(xp.astype(output.decide(predictions) == output.decide(targets), predictions.dtype))
+    hits, count = _weigh(xp.reshape(xp.astype(hits, predictions.dtype), (predictions.shape[0], -1)), weights)
+    share = xp.sum(hits) / (count * hits.shape[1])
     return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, share))
 
 
@@ -208,11 +218,38 @@ class _Output(NamedTuple):
     losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
-    def mean_loss(self, z: Array, targets: Array) -> Array:
-        return lock_in_place(namespace(z).sum(self.losses(z, targets)) / z.shape[0])
+    def checked(self, y: Array, sample_weight: Array | None, like: Array) -> tuple[Array, Array | None]:
+        """Return the targets, and the weights in a column, as multiples of the largest."""
+        if sample_weight is None:
+            return self.targets(y, like), None
+        namespace(y, "y"), namespace(sample_weight, "sample_weight")  # raise TypeError
+        _check_length(y, like)
+        w = as_floats(sample_weight, "sample_weight")
+        if w.shape != like.shape[:1]:
+            raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
+        if inspectable(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
+            rule = "must be finite, at least 0, and not all 0"
+            raise ValueError(f"sample_weight has values from {w.min()} to {w.max()}, but {rule}")
+        w = w / namespace(w).max(w)
+        xp = namespace(y) if inspectable(w) else namespace(like)
+        y, counts = xp.asarray(y), xp.asarray(w)
+        # An example of weight 0 gets the target of the one that counts most, which is checked in any case.
+        heaviest = xp.take(y, xp.argmax(counts, keepdims=True), axis=0)
+        y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, heaviest)
+        return self.targets(y, like), astype(namespace(like).asarray(w), like.dtype)[:, None]
 
-    def loss_gradient(self, z: Array, targets: Array) -> Array:
-        return (self.activation.function(z) - targets) / z.shape[0]
+    def mean_loss(self, z: Array, targets: Array, weights: Array | None) -> Array:
+        losses, count = _weigh(self.losses(z, targets), weights)
+        return lock_in_place(namespace(z).sum(losses) / count)
+
+    def loss_gradient(self, z: Array, targets: Array, weights: Array | None) -> Array:
+        errors, count = _weigh(self.activation.function(z) - targets, weights)
+        return errors / count
+
+
+def _weigh(values: Array, weights: Array | None) -> tuple[Array, Any]:
+    """Multiply each row by its weight; also return the sum of the weights. Without weights, each row counts 1."""
+    return (values, values.shape[0]) if weights is None else (values * weights, namespace(values).sum(weights))
 
 
 def _output(params: Any) -> _Output:
@@ -292,12 +329,12 @@ def _half_squared_errors(z: Array, targets: Array) -> Array:
 
 def _most_probable(predictions: Array) -> Array:
     xp = namespace(predictions)
-    return xp.astype(xp.argmax(predictions, axis=-1), index_dtype(xp), copy=False)
+    return xp.astype(xp.argmax(predictions, axis=-1), int_dtype(xp), copy=False)
 
 
 def _above_half(predictions: Array) -> Array:
     xp = namespace(predictions)
-    return xp.astype(predictions > 0.5, index_dtype(xp))
+    return xp.astype(predictions > 0.5, int_dtype(xp))
 
 
 _OUTPUTS = {

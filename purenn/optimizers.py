@@ -10,12 +10,12 @@ import attrs
 
 from purenn.arrays import Array, as_count, as_floats, check_number, floats_like, inspectable, lock_in_place, namespace
 from purenn.records import Vector, record
-from purenn.trees import Tree, aligned, can_change, namespace_of, unit_and_norm, with_children, zeros_like
+from purenn.trees import Tree, aligned, can_change, namespace_of, per_leaf, unit_and_norm, with_children, zeros_like
 
 T = TypeVar("T")
 
 
-def sgd_step(params: T, grads: T, lr: float) -> T:
+def sgd_step(params: T, grads: T, lr: float | T) -> T:
     """Return the parameters after one step of gradient descent: ``params - lr * grads``, of the dtype of ``params``.
 
     Parameters
@@ -24,23 +24,26 @@ def sgd_step(params: T, grads: T, lr: float) -> T:
         Or any other tree of arrays of floats.
     grads : Params
         The gradient, of the same structure.
-    lr : float
-        The learning rate: a finite number, or a 0-d array.
+    lr : float, or Params of floats
+        The learning rate: a finite number, or a 0-d array; or a tree like ``params`` with such a number in the place
+        of each array. A rate of 0 freezes an array.
 
-    Raises ValueError if ``lr`` is not finite, or ``params`` and ``grads`` differ in structure, a shape, or a dtype;
-    TypeError if ``lr`` is not a number, or the parameters are integers.
+    Raises ValueError if ``lr`` is not finite, or ``params``, ``grads`` and ``lr`` differ in structure, a shape, or a
+    dtype; TypeError if ``lr`` is not a number, or the parameters are integers.
 
     >>> import numpy as np, purenn as nn
     >>> nn.sgd_step(np.asarray([1.0, 2.0]), np.asarray([10.0, 0.0]), lr=0.1)
     array([0., 2.])
+    >>> nn.sgd_step((np.ones(1), np.ones(1)), (np.ones(1), np.ones(1)), lr=(0.5, 0.0))
+    (array([0.5]), array([1.]))
     """
-    lr = check_number("lr", lr)
     ps, gs, rebuilt = aligned(params=params, grads=grads)
-    return cast("T", rebuilt([floats_like(-lr * g + p, p) for p, g in zip(ps, gs, strict=True)]))
+    lrs = per_leaf("lr", lr, params, ps)
+    return cast("T", rebuilt([floats_like(-lr * g + p, p) for p, g, lr in zip(ps, gs, lrs, strict=True)]))
 
 
 def momentum_step(
-    params: T, grads: T, velocity: T, lr: float, momentum: float = 0.9, nesterov: bool = False
+    params: T, grads: T, velocity: T, lr: float | T, momentum: float = 0.9, nesterov: bool = False
 ) -> tuple[T, T]:
     """Return the parameters and the velocity after one step of gradient descent with momentum.
 
@@ -61,11 +64,12 @@ def momentum_step(
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
     (array([0.75]), array([2.5]))
     """
-    lr, momentum = check_number("lr", lr), check_number("momentum", momentum, least=0, below=1)
+    momentum = check_number("momentum", momentum, least=0, below=1)
     ps, gs, vs, rebuilt = aligned(params=params, grads=grads, velocity=velocity)
+    lrs = per_leaf("lr", lr, params, ps)
     vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
     directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
-    ps = [floats_like(-lr * d + p, p) for d, p in zip(directions, ps, strict=True)]
+    ps = [floats_like(-lr * d + p, p) for d, p, lr in zip(directions, ps, lrs, strict=True)]
     return rebuilt(ps), rebuilt(vs)
 
 
@@ -111,11 +115,11 @@ def adam_step(
     params: T,
     grads: T,
     state: AdamState,
-    lr: float,
+    lr: float | T,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: float | T = 0.0,
 ) -> tuple[T, AdamState]:
     """Return the parameters and the state after one step of Adam with decoupled weight decay (AdamW).
 
@@ -139,8 +143,9 @@ def adam_step(
         How much of each average is kept; at least 0 and below 1. Under ``jax.jit``, Python numbers.
     eps : float
         Keeps the divisor away from zero; at least 0.
-    weight_decay : float
-        A step subtracts ``lr * weight_decay * params``, biases included; at least 0.
+    weight_decay : float, or Params of floats
+        A step subtracts ``lr * weight_decay * params``; at least 0. A number applies to biases, too; a tree like
+        ``params``, made by ``tree_map_with_path``, has a number for each array.
 
     Raises ValueError if a number is out of its range, or the trees differ in structure, a shape, or a dtype; TypeError
     if a setting is not a number, the parameters are integers, or ``state`` is not an ``AdamState``.
@@ -153,25 +158,26 @@ def adam_step(
     """
     if not isinstance(state, AdamState):
         raise TypeError(f"state is a {type(state).__name__}, but must come from adam_init or the previous step")
-    lr, eps = check_number("lr", lr), check_number("eps", eps, least=0)
+    eps = check_number("eps", eps, least=0)
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))
-    weight_decay = check_number("weight_decay", weight_decay, least=0)
     averages = {"state.means": state.means, "state.squares": state.squares}
     ps, gs, ms, vs, rebuilt = aligned(params=params, grads=grads, **averages)
+    lrs, decays = per_leaf("lr", lr, params, ps), per_leaf("weight_decay", weight_decay, params, ps, least=0)
     steps = lock_in_place(state.steps + 1)
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
     # The corrections of m_hat and v_hat are numbers: they go into the rate and eps instead of into two more arrays for
     # each parameter (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
-    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps))
+    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps, "step"))
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
-    alpha, eps_hat = lr * xp.sqrt(correction2) / correction1, eps * xp.sqrt(correction2)
-    if not (isinstance(weight_decay, float) and weight_decay == 0):
-        ps = [floats_like((1 - lr * weight_decay) * p, p) for p in ps]
-    ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v in zip(ps, ms, vs, strict=True)]
+    alphas, eps_hat = [lr * xp.sqrt(correction2) / correction1 for lr in lrs], eps * xp.sqrt(correction2)
+    if not (isinstance(weight_decay, (int, float)) and weight_decay == 0):
+        ps = [floats_like((1 - lr * decay) * p, p) for p, lr, decay in zip(ps, lrs, decays, strict=True)]
+    columns = zip(ps, ms, vs, alphas, strict=True)
+    ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v, alpha in columns]
     return rebuilt(ps), with_children(state, steps, rebuilt(ms), rebuilt(vs))
 
 

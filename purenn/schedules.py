@@ -85,7 +85,7 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
 
 
 def _as_steps(step: Array | int) -> Array:
-    s = as_floats(step)
+    s = as_floats(step, "step")
     return namespace(s).maximum(s, 0)
 
 

@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from purenn.arrays import Array, brief, check_arrays, check_real, describe, lock_in_place, namespace, read_only
+from purenn.arrays import Array, check_arrays, check_number, check_real, describe, lock_in_place, namespace, read_only
 
 T = TypeVar("T")
 Tree: TypeAlias = Annotated[Any, "tree"]
@@ -83,8 +83,8 @@ def _sequence_kind(cls: type, make: Callable[[list[Any]], Any]) -> Kind:
 
 
 def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    if not all(isinstance(key, str) for key in node):
-        raise TypeError(f"a dict in a tree has the keys {brief(list(node))}, but keys must be strings")
+    if wrong := [key for key in node if not isinstance(key, str)]:
+        raise TypeError(f"a dict in a tree has the key {describe(wrong[0])}, but keys must be strings")
     return sorted(node), [node[key] for key in sorted(node)]
 
 
@@ -146,7 +146,8 @@ def _paths(structure: list[Any]) -> list[str]:
     return paths
 
 
-def _leaf_paths(structure: list[Any]) -> list[str]:
+def leaf_paths(structure: list[Any]) -> list[str]:
+    """Return the path of every leaf."""
     return [path for path, node in zip(_paths(structure), structure, strict=True) if node is LEAF]
 
 
@@ -211,7 +212,7 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     ['layers.0.weights', 'layers.0.biases', 'layers.1.weights', 'layers.1.biases']
     """
     leaves, structure = flatten(tree)
-    values = [read_only(f(path, leaf)) for path, leaf in zip(_leaf_paths(structure), leaves, strict=True)]
+    values = [read_only(f(path, leaf)) for path, leaf in zip(leaf_paths(structure), leaves, strict=True)]
     return cast("T", unflatten(structure, values))
 
 
@@ -238,10 +239,22 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
     types = [(array.shape, array.dtype) for array in arrays]
     for name, theirs in others:
         if [(array.shape, array.dtype) for array in theirs] != types:
-            pairs = zip(_leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
+            pairs = zip(leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
             path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
             raise _difference(first, name, path, a, b)
     return *columns, functools.partial(unflatten, structure)
+
+
+def per_leaf(name: str, value: Any, params: Any, arrays: list[Array], least: float = -math.inf) -> list[Any]:
+    """Return a number for each array of ``params``: one number for all, or the leaves of a tree like ``params``.
+
+    Raises ValueError if the tree differs from ``params`` in structure, or a number is too small or not finite;
+    TypeError if a leaf is not a number.
+    """
+    if kinds[type(value)] is None:
+        return [check_number(name, value, least)] * len(arrays)
+    (_, numbers), structure = _flatten_alike({"params": params, name: value})
+    return [check_number(f"{name}.{p}", c, least) for p, c in zip(leaf_paths(structure), numbers, strict=True)]
 
 
 def can_change(tree: Any) -> bool:
