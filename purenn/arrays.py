@@ -252,11 +252,11 @@ def generator(seed: Seed) -> "np.random.Generator":  # quoted, since importing n
     Different seeds of ints below 2**32 give different streams. The tuple's length is part of what is seeded, because
     NumPy pads a short seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
     """
-    entropy = seed_tuple(seed)
+    entropy = as_seed(seed)
     return np.random.default_rng((*entropy, len(entropy)))
 
 
-def seed_tuple(seed: Seed) -> tuple[int, ...]:
+def as_seed(seed: Seed) -> tuple[int, ...]:
     """Return a seed as a tuple of ints; ValueError if it is not a seed."""
     try:
         entropy = tuple(map(operator.index, seed if isinstance(seed, tuple) else (seed,)))

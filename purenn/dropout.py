@@ -3,11 +3,13 @@
 It is registered like your own layers; no other rule depends on it.
 """
 
+from collections.abc import Callable
+from functools import partial, singledispatch
 from typing import Any, TypeVar, cast
 
 import attrs
 
-from purenn.arrays import Array, Seed, check_floats, check_number, generator, lock_in_place, namespace, seed_tuple
+from purenn.arrays import Array, Seed, as_seed, astype, check_floats, check_number, generator, lock_in_place, namespace
 from purenn.layers import Pullback, checked_gradient, vjp
 from purenn.records import is_record, record
 from purenn.trees import fields_of, kinds
@@ -21,14 +23,14 @@ class Dropout:
 
     ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
     section 10). The mask comes from the seed; without a seed, ``y = x``. Give every training step a new seed with
-    ``seeded``; gradients have the type of the network without seeds. NumPy draws the mask; under ``jax.jit`` that
-    happens once, when the function is compiled.
+    ``seeded``; gradients have the type of the network without seeds.
 
     Attributes
     ----------
     rate : float
         At least 0 and below 1.
     seed : int, tuple of int, or None
+        Set by ``seeded``.
 
     Raises ValueError if the rate is out of its range, or the seed is not valid.
 
@@ -45,13 +47,13 @@ class Dropout:
     def __attrs_post_init__(self) -> None:
         check_number("rate", self.rate, least=0, below=1)
         if self.seed is not None:
-            seed_tuple(self.seed)
+            part(self.seed, ())
 
 
 @vjp.register
 def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
     check_floats(x)
-    scale = 1.0 if layer.seed is None else _scale(layer.seed, layer.rate, x)
+    scale = 1.0 if layer.seed is None else astype(uniform(layer.seed, x) >= layer.rate, x.dtype) / (1 - layer.rate)
     y = lock_in_place(x * scale)
 
     def dropout_pullback(dy: Array) -> Any:
@@ -65,12 +67,19 @@ def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
     return y, dropout_pullback
 
 
-def _scale(seed: Seed, rate: float, x: Array) -> Array:
-    kept = generator(seed).random(x.shape, dtype="float32") >= rate
-    return namespace(x).asarray(kept, dtype=x.dtype) / (1 - rate)
+@singledispatch
+def uniform(seed: Any, x: Array) -> Array:
+    """Return random numbers like ``x``, uniform in [0, 1), which depend on the seed alone. ``purenn.jax`` adds keys."""
+    return namespace(x).asarray(generator(seed).random(x.shape, dtype="float32"))
 
 
-def seeded(layer: L, seed: Seed) -> L:
+@singledispatch
+def part(seed: Any, path: tuple[int, ...]) -> Any:
+    """Return the seed of the record at a place in a network; ValueError if the seed is not valid."""
+    return (*as_seed(seed), *path) if path else as_seed(seed) and seed
+
+
+def seeded(layer: L, seed: Any) -> L:
     """Return the same layer or network with a seed in each record that has a field ``seed``.
 
     Each record gets a seed of its own: the given seed, followed by the place of the record in the network. A training
@@ -78,7 +87,16 @@ def seeded(layer: L, seed: Seed) -> L:
     masks; use a new seed for every step. The parameters themselves never have a seed, so ``forward(params, x)`` applies
     no dropout.
 
-    Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints.
+    Parameters
+    ----------
+    layer : Params, or any other layer
+    seed : int, tuple of int, or JAX key
+        Under ``jax.jit``, a number would be part of the compiled code. After ``import purenn.jax``, a key
+        (``jax.random.key``) may be given instead, to be an argument of the compiled function that calls ``seeded``: it
+        is folded with the place of each record, ``jax.random`` draws the masks, and nothing is compiled anew. A field
+        ``seed`` then holds the key as ``seed.key``.
+
+    Raises ValueError if ``seed`` is not an int of at least 0, a tuple of such ints, or a key.
 
     >>> import purenn as nn
     >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
@@ -87,11 +105,19 @@ def seeded(layer: L, seed: Seed) -> L:
         Dropout(rate=0.5, seed=(0, 7, 0, 1)),
     ))
     """
-    path = seed_tuple(seed)
+    return cast("L", _seeded(layer, partial(part, part(seed, ())), ()))  # the inner call checks the seed
+
+
+def without_seeds(layer: L) -> L:
+    """Return the same layer or network without seeds; its type is the type of the gradient."""
+    return cast("L", _seeded(layer, lambda path: None, ()))
+
+
+def _seeded(layer: Any, seed_at: Callable[[tuple[int, ...]], Any], path: tuple[int, ...]) -> Any:
     kind = kinds[type(layer)]
     if kind is None:
         return layer
     detail, children = kind.open(layer)
-    parts = [seeded(child, (*path, number)) for number, child in enumerate(children)]
+    parts = [_seeded(child, seed_at, (*path, number)) for number, child in enumerate(children)]
     new: Any = kind.build(detail, iter(parts).__next__)
-    return cast("L", attrs.evolve(new, seed=seed) if is_record(new) and "seed" in fields_of(new) else new)
+    return attrs.evolve(new, seed=seed_at(path)) if is_record(new) and "seed" in fields_of(new) else new

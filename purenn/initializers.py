@@ -6,24 +6,18 @@ An initializer is a function ``(seed, fan_in, fan_out) -> weights``. Those given
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, as_int, as_tuple, brief, check_real, generator, lock_in_place, seed_tuple
+from purenn.arrays import Array, Seed, as_int, as_seed, as_tuple, brief, check_real, generator, lock_in_place
 from purenn.layers import Dense, Params
-
-Initializer: TypeAlias = Callable[[Seed, int, int], Array]
 
 
 def init(
-    seed: Seed,
-    sizes: Iterable[int],
-    activations: Iterable[Activation],
-    dtype: Any = np.float32,
-    initializer: Initializer | Sequence[Initializer] | None = None,
+    seed: Seed, sizes: Iterable[int], activations: Iterable[Activation], dtype: Any = "float32", initializer: Any = None
 ) -> Params:
     """Return a network of dense layers with random weights, and biases of zero.
 
@@ -41,8 +35,8 @@ def init(
     dtype : dtype
         float32 or float64.
     initializer : callable, list of callables, or None
-        Such as ``nn.initializers.orthogonal``: one function ``(seed, fan_in, fan_out) -> weights`` for all layers, or
-        one per layer. Layer ``k`` = 0, 1, ... gets the seed ``(*seed, k)``.
+        Such as ``nn.initializers.orthogonal``: a function ``(seed, fan_in, fan_out) -> weights`` for all layers, or one
+        per layer (None is the default). Layer ``k`` = 0, 1, ... gets the seed ``(*seed, k)``.
 
     Raises ValueError if the numbers of sizes, activations and initializers do not match, a size is not positive, the
     seed is not valid, or an initializer returns another shape; TypeError if a size is not an int, an activation is not
@@ -62,44 +56,31 @@ def init(
         raise ValueError(f"{len(sizes)} sizes and {len(activations)} activations were given; {rule}")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
-    given = [initializer] * len(activations) if callable(initializer) else as_tuple("initializer", initializer or ())
-    if initializer is not None and (len(given) != len(activations) or not all(map(callable, given))):
-        rule = "must be a function (seed, fan_in, fan_out) -> weights, or one for each layer"
-        raise TypeError(f"initializer is {brief(initializer)} for {len(activations)} layers, but {rule}")
-    random, path = generator(seed), seed_tuple(seed)
+    chosen = initializer if isinstance(initializer, (tuple, list)) else [initializer] * len(activations)
+    if len(chosen) != len(activations) or not all(f is None or callable(f) for f in chosen):
+        raise TypeError(f"initializer is {brief(initializer)}, but must be a function, or one function for each layer")
+    random, path = generator(seed), as_seed(seed)
     layers = []
-    for k, (activation, shape) in enumerate(zip(activations, itertools.pairwise(sizes), strict=True)):
-        weights = _by_activation(random, *shape, activation) if not given else _drawn(given[k], (*path, k), *shape)
+    for k, (f, activation, shape) in enumerate(zip(chosen, activations, itertools.pairwise(sizes), strict=True)):
+        weights = np.asarray(f((*path, k), *shape) if f else _by_activation(activation, random, *shape))
+        check_real(weights, "what the initializer returned")
+        if weights.shape != shape:
+            raise ValueError(f"the initializer returned weights of the shape {weights.shape}, but must return {shape}")
         layers.append(Dense(lock_in_place(weights.astype(dtype)), lock_in_place(np.zeros(shape[1], dtype)), activation))
     return Params(tuple(layers))
 
 
-def _by_activation(random: "np.random.Generator", fan_in: int, fan_out: int, activation: Activation) -> Array:
+def _by_activation(activation: Activation, random: Any, fan_in: int, fan_out: int) -> Array:
     if activation in (relu, leaky_relu, elu, gelu, silu):
-        return _normal(random, fan_in, fan_out, 2, fan_in)
-    return _uniform(random, fan_in, fan_out, 6, fan_in + fan_out)
+        return _draw(random, fan_in, fan_out, 2, fan_in)
+    return _draw(random, fan_in, fan_out, 6, fan_in + fan_out, uniform=True)
 
 
-def _drawn(initializer: Initializer, seed: Seed, *shape: int) -> Array:
-    weights = np.asarray(initializer(seed, *shape))
-    check_real(weights, "what the initializer returned")
-    if weights.shape != shape:
-        raise ValueError(
-            f"the initializer returned the shape {weights.shape}, but must return (fan_in, fan_out) = {shape}"
-        )
-    return weights
-
-
-def _normal(random: "np.random.Generator", fan_in: int, fan_out: int, gain: float, fan: int) -> Array:
-    """Return normal numbers of mean 0 and variance ``gain / fan``."""
+def _draw(random: Any, fan_in: int, fan_out: int, gain: float, fan: int, uniform: bool = False) -> Array:
+    """Return normal numbers of variance ``gain / fan``, or uniform ones in ``(-a, a)``, ``a = sqrt(gain / fan)``."""
     shape = as_int("fan_in", fan_in, least=1), as_int("fan_out", fan_out, least=1)
-    return lock_in_place(random.normal(0, math.sqrt(gain / fan), shape))
-
-
-def _uniform(random: "np.random.Generator", fan_in: int, fan_out: int, gain: float, fan: int) -> Array:
-    """Return uniform numbers in ``(-a, a)``, ``a = sqrt(gain / fan)``: of mean 0 and variance ``gain / 3 fan``."""
-    shape = as_int("fan_in", fan_in, least=1), as_int("fan_out", fan_out, least=1)
-    return lock_in_place(random.uniform(-math.sqrt(gain / fan), math.sqrt(gain / fan), shape))
+    a = math.sqrt(gain / fan)
+    return lock_in_place(random.uniform(-a, a, shape) if uniform else random.normal(0, a, shape))
 
 
 def glorot_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -111,7 +92,7 @@ def glorot_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> glorot_uniform(0, fan_in=64, fan_out=32).shape
     (64, 32)
     """
-    return _uniform(generator(seed), fan_in, fan_out, 6, fan_in + fan_out)
+    return _draw(generator(seed), fan_in, fan_out, 6, fan_in + fan_out, uniform=True)
 
 
 def glorot_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -120,7 +101,7 @@ def glorot_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> glorot_normal(0, fan_in=64, fan_out=32).shape
     (64, 32)
     """
-    return _normal(generator(seed), fan_in, fan_out, 2, fan_in + fan_out)
+    return _draw(generator(seed), fan_in, fan_out, 2, fan_in + fan_out)
 
 
 def he_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -129,7 +110,7 @@ def he_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> he_uniform(0, fan_in=64, fan_out=32).shape
     (64, 32)
     """
-    return _uniform(generator(seed), fan_in, fan_out, 6, fan_in)
+    return _draw(generator(seed), fan_in, fan_out, 6, fan_in, uniform=True)
 
 
 def he_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -140,7 +121,7 @@ def he_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> he_normal(0, fan_in=64, fan_out=32).shape
     (64, 32)
     """
-    return _normal(generator(seed), fan_in, fan_out, 2, fan_in)
+    return _draw(generator(seed), fan_in, fan_out, 2, fan_in)
 
 
 def lecun_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -149,7 +130,7 @@ def lecun_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> lecun_normal(0, fan_in=64, fan_out=32).shape
     (64, 32)
     """
-    return _normal(generator(seed), fan_in, fan_out, 1, fan_in)
+    return _draw(generator(seed), fan_in, fan_out, 1, fan_in)
 
 
 def orthogonal(seed: Seed, fan_in: int, fan_out: int) -> Array:
@@ -162,7 +143,7 @@ def orthogonal(seed: Seed, fan_in: int, fan_out: int) -> Array:
     >>> np.allclose(weights.T @ weights, np.eye(2))
     True
     """
-    normal = _normal(generator(seed), fan_in, fan_out, 1, 1)
+    normal = _draw(generator(seed), fan_in, fan_out, 1, 1)
     q, r = np.linalg.qr(normal if fan_in >= fan_out else normal.T)
     columns = q * np.where(np.diagonal(r) < 0, -1, 1)
     return lock_in_place(columns if fan_in >= fan_out else columns.T)

@@ -1,5 +1,6 @@
-"""Records as JAX pytrees: importing this module registers every record class, now and later.
+"""Records as JAX pytrees, and JAX keys as seeds.
 
+Importing this module registers every record class, now and later, and the keys of ``jax.random`` for ``seeded``.
 The functions of purenn then run as they are under ``jax.jit``, ``jax.grad``, ``jax.vmap`` and ``jax.lax.scan``.
 ``tree_map(jax.numpy.asarray, params)`` moves a network to JAX, ``tree_map(numpy.asarray, params)`` back.
 
@@ -11,9 +12,13 @@ Params(layers=(
 ))
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
+from purenn.dropout import part, uniform
 from purenn.records import for_every_record
 from purenn.trees import kinds
 
@@ -43,3 +48,19 @@ def _register(cls: Any) -> None:
 
 
 for_every_record(_register)
+
+
+@attrs.frozen(eq=False)
+class Key:
+    """A key of ``jax.random`` in the field of a record: hashable, as static fields are, and equal to itself alone."""
+
+    key: Any
+
+
+def _part(seed: Any, path: tuple[int, ...]) -> Key:
+    return Key(functools.reduce(jax.random.fold_in, path, getattr(seed, "key", seed)))
+
+
+for cls in (jax.Array, jax.core.Tracer, Key):
+    part.register(cls, _part)
+uniform.register(Key, lambda seed, x: jax.random.uniform(seed.key, x.shape))

@@ -182,7 +182,7 @@ def forward(layer: Layer, x: Array) -> Array:
     >>> nn.forward(params, np.zeros((1, 4), np.float32))
     array([[0.5, 0.5]], dtype=float32)
     """
-    y, _ = _checked_pair(layer, "rule", vjp(layer, x))
+    y, _ = checked_pair(layer, "rule", vjp(layer, x))
     return _checked_output(vjp, layer, x, y)
 
 
@@ -256,7 +256,7 @@ def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Ar
     passed = []
     rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]
     for layer, rule in zip(network.layers, rules, strict=True):
-        y, pullback = _checked_pair(layer, "rule", _applied(network, layer, rule, x))
+        y, pullback = checked_pair(layer, "rule", _applied(network, layer, rule, x))
         x = _checked_output(vjp, layer, x, y)
         passed.append((layer, x, pullback))
     lowest = 0
@@ -271,15 +271,15 @@ def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Ar
         for layer, _, pullback in reversed(passed[lowest:]):
             dy = dx()
             del dx  # frees the arrays of the layer above
-            gradient, dx = _checked_pair(layer, "pullback", pullback(dy), type(layer))
+            gradient, dx = checked_pair(layer, "pullback", pullback(dy), type(layer))
             gradients.append(gradient)
         for layer, y, pullback in reversed(passed[:lowest]):
-            gradients.append(_checked_pair(layer, "pullback", pullback(y), type(layer))[0])
+            gradients.append(checked_pair(layer, "pullback", pullback(y), type(layer))[0])
 
         def network_dx() -> Array:
             below = dx()
             for layer, _, pullback in reversed(passed[:lowest]):
-                below = _checked_pair(layer, "pullback", pullback(below), type(layer))[1]()
+                below = checked_pair(layer, "pullback", pullback(below), type(layer))[1]()
             return read_only(below)
 
         return with_children(network, tuple(reversed(gradients))), network_dx
@@ -299,7 +299,7 @@ def _applied(network: Params, layer: Layer, rule: Callable[[Layer, Array], Any],
 # Checks on every rule
 
 
-def _checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
+def checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
     """Unpack the pair that a rule or a pullback returned; raise unless it is a ``cls`` instance and a function."""
     is_pair = isinstance(result, tuple) and len(result) == 2
     if not (is_pair and isinstance(result[0], cls) and callable(result[1])):
