@@ -41,7 +41,7 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     """
     arrays, structure = flatten({"x": x, "y": y})
     named = dict(zip(leaf_paths(structure), arrays, strict=True))
-    lengths = {namespace(array, name) and array.shape[:1] for name, array in named.items()}  # may raise TypeError
+    lengths = {namespace(array, name[0]) and array.shape[:1] for name, array in named.items()}  # may raise TypeError
     if len(lengths) != 1 or () in lengths:
         given = ", ".join(f"{name} is {describe(array)}" for name, array in named.items())
         raise ValueError(f"{given or 'there are no arrays'}, but all must have equally many rows")

@@ -251,7 +251,7 @@ def per_leaf(name: str, value: Any, params: Any, arrays: list[Array], least: flo
     Raises ValueError if the tree differs from ``params`` in structure, or a number is too small or not finite;
     TypeError if a leaf is not a number.
     """
-    if kinds[type(value)] is None:
+    if value is None or kinds[type(value)] is None:
         return [check_number(name, value, least)] * len(arrays)
     (_, numbers), structure = _flatten_alike({"params": params, name: value})
     return [check_number(f"{name}.{p}", c, least) for p, c in zip(leaf_paths(structure), numbers, strict=True)]

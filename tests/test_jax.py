@@ -236,6 +236,123 @@ def test_dropout_under_jit_has_the_masks_of_numpy():
     close(jax.jit(lambda p: nn.grads(nn.seeded(p, 3), x, y))(to_jax(thinned)), expected, np.float64)
 
 
+@nn.record
+class Noise:
+    """Your own random layer."""
+
+    seed: nn.Seed | None = None
+
+
+@nn.vjp.register
+def noise_vjp(layer: Noise, x):
+    return x + jax.random.normal(layer.seed.key, x.shape), lambda dy: (Noise(), lambda: dy)
+
+
+def thinned():
+    params, x, y = small()
+    first, last = params.layers
+    inner = nn.Params((nn.Dropout(0.5), Noise(), nn.Dropout(0.5)))
+    return to_jax(nn.Params((nn.Dropout(0.25), first, inner, last))), x, y
+
+
+def masks(key, layers=3, units=64):
+    """The masks of several equal layers for one key."""
+    same = nn.seeded(nn.Params((nn.Params((nn.Dropout(0.5),)), *[nn.Dropout(0.5)] * (layers - 1))), key)
+    return jnp.stack([nn.forward(layer, jnp.ones((1, units))) for layer in same.layers])
+
+
+def test_a_key_is_an_argument_of_the_compiled_step():
+    params, x, y = thinned()
+    step = jax.jit(lambda p, x, y, key: nn.sgd_step(p, nn.grads(nn.seeded(p, key), x, y), 0.5))
+    keys = jax.random.split(jax.random.key(0), 100)
+    after = [step(params, x, y, key) for key in keys]
+    assert step._cache_size() == 1
+    assert len({np.asarray(nn.ravel(p)[0]).tobytes() for p in after}) == 100
+    again = step(params, x, y, keys[7])
+    assert jax.tree.structure(again) == jax.tree.structure(params) and again == after[7]
+    by_jax = jax.jit(jax.grad(lambda p, key: nn.loss(nn.seeded(p, key), x, y)))(params, keys[7])
+    close(by_jax, to_numpy(nn.grads(nn.seeded(params, keys[7]), x, y)), np.float64)
+    kept = jax.jit(lambda p, key: jax.grad(jax.checkpoint(nn.loss))(nn.seeded(p, key), x, y))(params, keys[7])
+    close(nn.tree_leaves(kept), nn.tree_leaves(to_numpy(by_jax)), np.float64)
+
+
+def test_steps_layers_and_members_have_masks_of_their_own():
+    keys = jax.random.split(jax.random.key(1), 4)
+    _, of_steps = jax.lax.scan(lambda carry, key: (carry, masks(key)), 0, keys)
+    of_members = jax.vmap(masks)(keys)
+    assert np.array_equal(of_steps, of_members) and np.array_equal(of_steps[2], jax.jit(masks)(keys[2]))
+    assert len({mask.tobytes() for mask in np.asarray(of_steps).reshape(12, 64)}) == 12
+    assert 0.4 < np.mean(np.asarray(of_steps) == 0) < 0.6 and set(np.unique(of_steps)) == {0, 2}
+
+
+def test_an_ensemble_with_dropout_trains_at_once():
+    params, x, y = thinned()
+    keys = jax.random.split(jax.random.key(2), 3)
+    together = jax.vmap(lambda key: nn.sgd_step(params, nn.grads(nn.seeded(params, key), x, y), 0.5))(keys)
+    for number, key in enumerate(keys):
+        alone = nn.sgd_step(params, nn.grads(nn.seeded(params, key), x, y), 0.5)
+        close(jax.tree.map(lambda leaf, k=number: leaf[k], together), to_numpy(alone), np.float64)
+
+
+def test_keys_of_both_kinds_are_seeds_and_a_record_keeps_its_key():
+    old, new = jax.random.PRNGKey(3), jax.random.key(3)
+    layer = nn.seeded(nn.Dropout(0.5), new)
+    assert layer == layer != nn.seeded(nn.Dropout(0.5), new) and nn.seeded(layer, 4).seed == 4
+    assert layer.seed.key is new
+    assert np.array_equal(masks(old), masks(new)) and not np.array_equal(masks(new), masks(jax.random.key(4)))
+    assert nn.forward(nn.seeded(nn.Dropout(0.5), old), np.ones((2, 3), np.float32)).dtype == np.float32
+    params, x, y = thinned()
+    gradient = nn.grads(nn.seeded(params, new), x, y)
+    with pytest.raises(ValueError, match=r"grads differs from params at layers.0: Dropout\(0.25, None\) instead of"):
+        nn.sgd_step(nn.seeded(params, new), gradient, 0.1)
+    with pytest.raises((TypeError, ValueError), match="invalid PRNG key data"):
+        masks(jnp.ones(2))
+
+
+def test_weights_keep_the_shape_of_a_smaller_last_batch():
+    params, x, y = small()
+    compiled = jax.jit(nn.loss_and_grads)
+    for n in (6, 4, 1):
+        padded = np.concatenate([x[:n], np.zeros((6 - n, 4))]), np.concatenate([y[:n], np.full(6 - n, -1)])
+        value, gradient = compiled(to_jax(params), *padded, np.arange(6) < n)
+        close((value,), (nn.loss(params, x[:n], y[:n]),), np.float64)
+        close(gradient, nn.grads(params, x[:n], y[:n]), np.float64)
+        assert jax.jit(nn.accuracy)(to_jax(params), *padded, np.arange(6) < n) == nn.accuracy(params, x[:n], y[:n])
+    assert compiled._cache_size() == 1
+
+
+def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
+    params, x, y = small()
+    there, zeros = to_jax(params), np.zeros(6)
+    value, gradient = jax.jit(nn.loss_and_grads)(there, x, y, zeros)
+    assert np.isnan(value) and np.isnan(nn.ravel(gradient)[0]).all()
+    assert np.isnan(jax.jit(nn.accuracy)(there, x, y, zeros))
+    weights = np.asarray([0, 1, 2, 0.5, 0, 1])
+    y = np.where(weights == 0, -1, y)
+    for ours in ((there, x, y, weights), to_jax((params, x, y, weights)), (there, x, y, jnp.asarray(weights))):
+        close((nn.loss(*ours),), (nn.loss(params, x, y, weights),), np.float64)
+    with pytest.raises(ValueError, match="labels from -1 to 2"):
+        nn.loss(there, x, y, weights + 1)
+    slopes = jax.grad(nn.loss, argnums=3)(*to_jax((params, x, y % 3, weights + 1)))
+    expected = nn.numerical_grads(lambda w: nn.loss(params, x, y % 3, w), weights + 1)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_rates_by_part_are_arguments_of_the_compiled_step():
+    params, x, y = small()
+    rates = nn.tree_map_with_path(lambda path, p: 0.1 if path.endswith("weights") else 0.0, params)
+    compiled = jax.jit(nn.adam_step)
+    for scale in (1.0, 0.5):
+        lr = nn.tree_map(lambda c, s=scale: s * c, rates)
+        arguments = (params, nn.grads(params, x, y), nn.adam_init(params), lr)
+        close(
+            compiled(*to_jax(arguments[:3]), lr, weight_decay=rates),
+            nn.adam_step(*arguments, weight_decay=rates),
+            np.float64,
+        )
+    assert compiled._cache_size() == 1
+
+
 def test_to_jax_and_back():
     params = small()[0]
     assert to_numpy(to_jax(params)) == params

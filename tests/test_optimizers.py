@@ -166,6 +166,31 @@ def test_weight_decay_alone_takes_its_share():
         np.testing.assert_allclose(decayed, (1 - 0.1 * decay) * params)
 
 
+def momentum_of(*arguments):
+    return nn.momentum_step(*arguments, nesterov=True)
+
+
+@given(networks(), seeds)
+@pytest.mark.parametrize("step", [nn.sgd_step, momentum_of, nn.adam_step])
+def test_a_tree_of_rates_is_a_rate_for_each_array(step, params, seed):
+    random = np.random.default_rng(seed)
+    gradient = nn.tree_map(lambda p: random.standard_normal(p.shape).astype(p.dtype), params)
+    state = {nn.sgd_step: (), momentum_of: (0 * params,), nn.adam_step: (nn.adam_init(params),)}[step]
+    rates = nn.tree_map(lambda p: float(random.random()), params)
+    decays = nn.tree_map(lambda p: float(p.ndim == 2), params)
+    extra = {"weight_decay": decays} if step is nn.adam_step else {}
+    after = step(params, gradient, *state, rates, **extra)
+    after = after[0] if state else after
+    for place, (lr, decay) in enumerate(zip(nn.tree_leaves(rates), nn.tree_leaves(decays), strict=True)):
+        extra = {"weight_decay": decay} if step is nn.adam_step else {}
+        alone = step(params, gradient, *state, lr, **extra)
+        assert np.array_equal(nn.tree_leaves(after)[place], nn.tree_leaves(alone)[place])
+    same = step(params, gradient, *state, nn.tree_map(lambda p: 0.1, params))
+    assert same == step(params, gradient, *state, 0.1)
+    frozen = step(params, gradient, *state, nn.tree_map(lambda p: np.asarray(0), params))
+    assert (frozen[0] if state else frozen) == params
+
+
 def test_the_state_of_adam_counts_in_64_bits_everywhere(monkeypatch):
     params = nn.init(0, (3, 2), [nn.softmax])
     monkeypatch.setattr(np, "asarray", lambda value, dtype=np.int32, original=np.asarray: original(value, dtype))

@@ -15,6 +15,7 @@ import purenn as nn
 from tests.strategies import count_in_readme, networks, problems
 
 SMALL = nn.init(1, (2, 2), [nn.softmax])
+INITIALIZERS = [name for name in vars(nn.initializers) if name.endswith(("normal", "uniform", "orthogonal"))]
 
 
 def called(gradients):
@@ -35,19 +36,21 @@ def everything(params, x, y):
         "accuracy": nn.accuracy(params, x, y) if is_classifier else None,
         "adam_init": nn.adam_init(params),
         "adam_step": nn.adam_step(params, gradient, nn.adam_init(params), 0.1),
-        "batches": list(nn.batches((1, 2), x, y, 2)),
+        "batches": [*nn.batches((1, 2), x, y, 2), *nn.batches(None, {"x": x}, (y, y), 2, drop_last=True)],
+        "check_vjp": nn.check_vjp(nn.tanh, x),
         "clip_by_global_norm": nn.clip_by_global_norm(gradient, 0.1),
         "converged": nn.converged([3.0, 2.0, 2.5, 2.0], 2),
         "exponential_decay": nn.exponential_decay(3, 0.1, 10, 0.5),
         "forward": [nn.forward(params, x), nn.forward(nn.Dropout(0.5, 3), x)],
         "global_norm": nn.global_norm(params),
         "grads": nn.grads(params, x, y),
-        "init": nn.init(3, (2, 2), [nn.relu]),
+        "init": [nn.init(3, (2, 2), [nn.relu], initializer=f) for f in (None, nn.initializers.orthogonal)],
+        "initializers": [getattr(nn.initializers, name)(3, 2, 4) for name in INITIALIZERS],
         "load": saved[1],
         "logits": nn.logits(params, x),
         "logits_vjp": [nn.logits_vjp(params, x)[0], called(nn.logits_vjp(params, x)[1](output))],
         "loss": nn.loss(params, x, y),
-        "loss_and_grads": [value, gradient],
+        "loss_and_grads": [value, gradient, nn.loss_and_grads(params, x, y, x[:, 0] ** 2 + 1)],
         "momentum_step": nn.momentum_step(params, gradient, params, 0.1, nesterov=True),
         "numerical_grads": nn.numerical_grads(lambda p: nn.vdot(p, p), SMALL),
         "piecewise_constant": nn.piecewise_constant(3, [0.1, 0.2], [2]),

@@ -70,6 +70,78 @@ def test_numerical_gradients_have_nine_digits():
     assert nn.global_norm(numerical - gradient) < 1e-9 * nn.global_norm(gradient)
 
 
+@given(seeds, st.integers(1, 30), st.integers(1, 40), st.booleans())
+def test_batches_of_trees_are_batches_of_their_arrays(seed, n, batch_size, drop_last):
+    x, y, w = np.arange(2 * n).reshape(n, 2), np.arange(n), np.arange(n) / 2
+    trees = list(nn.batches(seed, {"left": x, "right": [y]}, (y, w), batch_size, drop_last))
+    pairs = list(nn.batches(seed, x, y, batch_size))
+    assert len(trees) == (n // batch_size if drop_last else len(pairs))
+    for (xs, (yt, wt)), (xb, yb) in zip(trees, pairs, strict=False):
+        assert list(xs) == ["left", "right"] and type(xs["right"]) is list
+        for ours, theirs in ((xs["left"], xb), (xs["right"][0], yb), (yt, yb), (wt, yb / 2)):
+            assert np.array_equal(ours, theirs) and not ours.flags.writeable
+
+
+@given(st.integers(0, 30), st.integers(1, 40))
+def test_without_a_seed_batches_keep_the_order(n, batch_size):
+    x, y = np.arange(2 * n).reshape(n, 2), np.arange(n)
+    parts = [*nn.batches(None, x, y, batch_size)]
+    assert np.concatenate([x[:0], *(xb for xb, _ in parts)]).tolist() == x.tolist()
+    assert [yb.tolist() for _, yb in parts] == [y[k : k + batch_size].tolist() for k in range(0, n, batch_size)]
+    assert [(xb.tolist(), yb) for xb, yb in nn.batches(None, x, None, batch_size)] == [
+        (xb.tolist(), None) for xb, _ in parts
+    ]
+
+
+VARIANCES = {
+    "glorot_uniform": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
+    "glorot_normal": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
+    "he_uniform": lambda fan_in, fan_out: 2 / fan_in,
+    "he_normal": lambda fan_in, fan_out: 2 / fan_in,
+    "lecun_normal": lambda fan_in, fan_out: 1 / fan_in,
+}
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+@given(seeds, st.integers(100, 300), st.integers(100, 300))
+def test_initializers_have_the_variance_and_the_shape_of_their_source(name, seed, fan_in, fan_out):
+    weights = getattr(nn.initializers, name)(seed, fan_in, fan_out)
+    std = np.sqrt(VARIANCES[name](fan_in, fan_out))
+    assert weights.shape == (fan_in, fan_out) and not weights.flags.writeable
+    assert abs(weights.mean()) < 6 * std / np.sqrt(weights.size)
+    assert weights.std() == pytest.approx(std, rel=6 / np.sqrt(weights.size))
+    assert (np.abs(weights).max() <= np.sqrt(3) * std) == name.endswith("uniform")
+    assert not np.array_equal(weights, getattr(nn.initializers, name)((seed, 1), fan_in, fan_out))
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 40))
+def test_orthogonal_weights_are_orthogonal(seed, fan_in, fan_out):
+    weights = nn.initializers.orthogonal(seed, fan_in, fan_out)
+    product = weights.T @ weights if fan_in >= fan_out else weights @ weights.T
+    np.testing.assert_allclose(product, np.eye(min(fan_in, fan_out)), atol=1e-12)
+
+
+def test_orthogonal_weights_favour_no_direction():
+    first = [nn.initializers.orthogonal(seed, 2, 2) for seed in range(2_000)]
+    assert abs(np.mean(first, axis=0)).max() < 0.06
+    assert abs(np.mean([np.linalg.det(weights) > 0 for weights in first]) - 0.5) < 0.06
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_init_draws_each_layer_with_its_initializer_and_seed(dtype):
+    sizes, activations, given = (5, 4, 3), (nn.tanh, nn.softmax), nn.initializers.orthogonal
+    for seed, path in ((7, (7,)), ((7, 2), (7, 2))):
+        same = nn.init(seed, sizes, activations, dtype, initializer=given)
+        mixed = nn.init(seed, sizes, activations, dtype, initializer=[given, lambda *_: np.ones((4, 3), int)])
+        default = nn.init(seed, sizes, activations, dtype, initializer=(None, given))
+        for k, layer in enumerate(same.layers):
+            assert np.array_equal(layer.weights, given((*path, k), *sizes[k : k + 2]).astype(dtype))
+            assert not layer.biases.any()
+        assert mixed.layers[0] == same.layers[0] and mixed.layers[1].weights.tolist() == [[1] * 3] * 4
+        assert default.layers == (nn.init(seed, sizes, activations, dtype).layers[0], same.layers[1])
+        assert {leaf.dtype for leaf in nn.tree_leaves((same, mixed, default))} == {np.dtype(dtype)}
+
+
 def test_defaults():
     batch, _ = next(nn.batches(0, np.zeros((200, 1)), np.zeros(200)))
     assert batch.shape == (128, 1)

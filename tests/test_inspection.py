@@ -1,0 +1,211 @@
+"""check_vjp passes every right rule, and says what is wrong with a wrong one."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import array_api_strict as strict
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import purenn as nn
+from tests.strategies import ACTIVATIONS, dtypes, networks, seeds
+
+
+@pytest.fixture(scope="module")
+def example():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    yield importlib.import_module
+    sys.path.pop(0)
+
+
+@settings(max_examples=30)
+@given(networks(hidden=ACTIVATIONS, outputs=ACTIVATIONS), st.integers(1, 6), seeds, dtypes)
+def test_networks_of_the_package_pass(params, n, seed, dtype):
+    x = np.random.default_rng(seed).standard_normal((n, params.fan_in)).astype(dtype)
+    nn.check_vjp(params, x)
+    for layer in (
+        params.layers[0],
+        nn.Dropout(0.5),
+        nn.Dropout(0.5, seed),
+        nn.seeded(nn.Params((nn.Dropout(0.3), params)), seed),
+    ):
+        nn.check_vjp(layer, x)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_activations_pass_on_inputs_of_any_shape(activation, shape):
+    if shape or activation != nn.softmax:  # which needs an axis
+        nn.check_vjp(activation, np.asarray(np.random.default_rng(0).standard_normal(shape)))
+
+
+def test_layers_of_the_examples_pass(example):
+    pytest.importorskip("matplotlib", reason="needs the extra 'examples'")
+    pytest.importorskip("tqdm", reason="needs the extra 'examples'")
+    random = np.random.default_rng(0)
+    convolution = example("convolution")
+    images = random.standard_normal((3, 8, 8, 1)).astype(np.float32)
+    network = convolution.network(0, (8, 8))
+    nn.check_vjp(network, images)
+    for layer in network.layers:
+        nn.check_vjp(layer, images)
+        images = nn.forward(layer, images)
+        images = images + 0.01 * random.standard_normal(images.shape).astype(np.float32)  # parts the ties of zeros
+
+
+@nn.record
+class Mix(nn.Vector):
+    """y = (x @ matrix) * scale + shift, with a rule that has a fault."""
+
+    matrix: nn.Array
+    scale: nn.Array
+    shift: nn.Array
+    fault: str = ""
+
+
+FAULTS = {  # what the rule does to its output, gradients and dx; and what the error says
+    "": (lambda y, m, a, b, dx: (y, m, a, b, dx), None),
+    "factor": (lambda y, m, a, b, dx: (y, m, 1.0001 * a, b, dx), r"the rule of Mix gives a wrong gradient.scale: -?\d.* along a random direction, but differences give -?\d"),
+    "transposed": (lambda y, m, a, b, dx: (y, m.T, a, b, dx), "a wrong gradient.matrix: "),
+    "sign": (lambda y, m, a, b, dx: (y, m, a, -b, dx), "a wrong gradient.shift: "),
+    "zeros": (lambda y, m, a, b, dx: (y, m, a, 0 * b, dx), "a wrong gradient.shift: "),
+    "NaN": (lambda y, m, a, b, dx: (y, m, a, b + np.nan, dx), "a wrong gradient.shift: nan along a random direction"),
+    "one entry": (lambda y, m, a, b, dx: (y, m + np.outer(b, [0, 0, 1, 0]).astype(m.dtype), a, b, dx), "a wrong gradient.matrix: "),
+    "dx": (lambda y, m, a, b, dx: (y, m, a, b, dx + 0.001), "a wrong dx: "),
+    "output": (lambda y, m, a, b, dx: (y + 1e-5, m, a, b, dx), r"the rule of Mix gives y = f64\[3,4\], but must give some numbers, all finite, like forward"),
+    "infinite": (lambda y, m, a, b, dx: (y + np.inf, m, a, b, dx), "all finite, like forward"),
+    "output's shape": (lambda y, m, a, b, dx: (y[:, :1], m, a, b, dx), r"y differs from forward\(layer, x\): f32\[3,1\] instead of f32\[3,4\]"),
+    "shape": (lambda y, m, a, b, dx: (y, m, a, b[None], dx), r"returned differs from expected at gradient.shift: f32\[1,4\] instead of f32\[4\]"),
+    "dtype": (lambda y, m, a, b, dx: (y, m.astype(np.float64), a, b, dx), r"at gradient.matrix: f64\[4,4\] instead of f32\[4,4\]"),
+    "shape of dx": (lambda y, m, a, b, dx: (y, m, a, b, dx[:2]), r"returned differs from expected at dx: f32\[2,4\] instead of f32\[3,4\]"),
+    "dx a list": (lambda y, m, a, b, dx: (y, m, a, b, dx.tolist()), "returned differs from expected at dx: list of 3 instead of a leaf"),
+}  # fmt: skip
+
+
+def values_of(layer, x):
+    return x @ layer.matrix * layer.scale + layer.shift
+
+
+@nn.forward.register
+def mix_forward(layer: Mix, x):
+    return values_of(layer, x)
+
+
+@nn.vjp.register
+def mix_vjp(layer: Mix, x):
+    def faulty(dy):
+        dz = dy * layer.scale
+        gradients = x.T @ dz, (dy * (x @ layer.matrix)).sum(axis=0), dy.sum(axis=0)
+        return FAULTS[layer.fault][0](values_of(layer, x), *gradients, dz @ layer.matrix.T)
+
+    def pullback(dy):
+        _, *gradients, dx = faulty(dy)
+        return nn.tree_map(lambda p: p, Mix(*gradients, layer.fault)), lambda: dx
+
+    return faulty(np.zeros_like(x))[0], pullback
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_found_and_named(fault):
+    random = np.random.default_rng(0)
+    layer = Mix(*(random.standard_normal(shape).astype(np.float32) for shape in ((4, 4), 4, 4)), fault)
+    x, message = random.standard_normal((3, 4)).astype(np.float32), FAULTS[fault][1]
+    if message is None:
+        nn.check_vjp(layer, x)
+        return
+    for network, batch in ((layer, x), (layer, x)):
+        with pytest.raises(ValueError, match=message):
+            nn.check_vjp(network, batch)
+    if "gradient." in message and "gives" not in fault:
+        with pytest.raises(ValueError, match=r"gradient\.layers\.0\."):
+            nn.check_vjp(nn.Params((layer, nn.init(0, (4, 2), [nn.tanh]).layers[0])), x)
+
+
+@given(seeds)
+def test_a_factor_is_found_in_any_activation(seed):
+    random = np.random.default_rng(seed)
+    z = np.append(random.standard_normal(5), 1.0)  # one is positive, so that not all units of relu are dead
+    for f in ACTIVATIONS:
+        slightly_wrong = nn.Activation(
+            f"almost_{f}", f.function, lambda z, y, dy, f=f: (1 + 1e-4) * f.pullback(z, y, dy)
+        )
+        with pytest.raises(ValueError, match=f"the pullback of almost_{f} gives a wrong dx: "):
+            nn.check_vjp(slightly_wrong, z)
+
+
+@nn.record
+class Broken:
+    result: nn.Array | None = None
+    dx: str | None = None
+
+
+@nn.vjp.register
+def broken_vjp(layer: Broken, x):
+    return x, lambda dy: (layer, layer.dx) if layer.dx else layer
+
+
+def test_what_is_not_a_pair_or_not_callable_is_named():
+    for layer, message in (
+        (Broken(), "the pullback of Broken"),
+        (Broken(dx="dx"), r"\(Broken\(.*, 'dx'\), but must return a pair"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            nn.check_vjp(layer, np.ones((2, 2)))
+    with pytest.raises(TypeError, match="vjp has no rule for int"):
+        nn.check_vjp(3, np.ones((2, 2)))
+
+
+@given(seeds)
+def test_directions_that_cross_a_kink_are_drawn_anew(seed):
+    z = np.random.default_rng(seed).standard_normal(6)
+    assume(np.abs(z).min() > 1e-4)
+    nn.check_vjp(nn.relu, np.append(z, 6e-6))  # one of three directions moves the last across 0
+
+
+def test_a_point_on_a_kink_is_said_to_be_one():
+    with pytest.raises(
+        ValueError, match=r"a wrong dx, or x is too close to kinks; take fewer examples, or add a little noise"
+    ):
+        nn.check_vjp(nn.relu, np.zeros((2, 3)))
+    nn.check_vjp(nn.relu, np.zeros((2, 3)) + 0.01 * np.random.default_rng(0).standard_normal((2, 3)))
+    with pytest.raises(ValueError, match=r"gives y = f64\[0,3\], but must give some numbers"):
+        nn.check_vjp(nn.relu, np.zeros((0, 3)))
+
+
+@nn.record
+class Embedding(nn.Vector):
+    table: nn.Array
+    slope: float = 1.0
+
+
+@nn.vjp.register
+def embedding_vjp(layer: Embedding, x):
+    def pullback(dy):
+        one_hot = (x[..., None] == np.arange(len(layer.table))).astype(dy.dtype)
+        table = np.tensordot(one_hot, dy, axes=(tuple(range(x.ndim)), tuple(range(x.ndim))))
+        return Embedding(layer.slope * table, layer.slope), lambda: 1 / 0
+
+    return layer.table[x], pullback
+
+
+def test_integers_have_no_gradient():
+    table, words = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32), np.asarray([[0, 4], [4, 2]])
+    nn.check_vjp(Embedding(table), words)
+    with pytest.raises(ValueError, match=r"the rule of Embedding gives a wrong gradient.table"):
+        nn.check_vjp(Embedding(table, 1.001), words)
+
+
+def test_it_draws_the_same_numbers_each_time_and_runs_on_other_arrays():
+    params = nn.init(0, (4, 3, 2), (nn.relu, nn.softmax))
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    nn.check_vjp(nn.tree_map(strict.asarray, params), strict.asarray(x))
+    nn.check_vjp(strict and nn.gelu, strict.asarray(x))
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="gives a wrong") as error:
+            nn.check_vjp(nn.Activation("half", nn.tanh.function, lambda z, y, dy: dy * (1 - y * y) / 2), x)
+        messages.add(str(error.value))
+    assert len(messages) == 1
