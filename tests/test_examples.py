@@ -117,6 +117,44 @@ def test_convolution(monkeypatch):
         assert nn.global_norm(gradient - compiled) < 1e-12 * nn.global_norm(gradient)
 
 
+def test_batchnorm(tmp_path):
+    arguments = "--data", "digits", "--epochs", 4, "--output", tmp_path
+    output, errors = start(*arguments, example="batchnorm.py").communicate()
+    assert errors == ""
+    learnt, not_learnt = (float(error) for error in re.findall(r"test error (\S+) %", output))
+    assert learnt < 25 and not_learnt > 75
+    assert (tmp_path / "batchnorm.png").stat().st_size > 10_000
+    _, errors = start("--data", "nowhere", example="batchnorm.py").communicate()
+    assert errors.startswith("error: nowhere has neither")
+
+
+def test_a_calibrated_network_treats_examples_alone_and_has_the_statistics_of_all(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    batchnorm = importlib.import_module("batchnorm")
+    random = np.random.default_rng(0)
+    params, _ = batchnorm.networks(0, inputs=6, depth=3, width=5)
+    params = nn.tree_map(lambda p: p + 0.1 * random.standard_normal(p.shape), params)
+    x = random.standard_normal((400, 6))
+    fixed = batchnorm.calibrated(params, x)
+    np.testing.assert_allclose(nn.forward(fixed, x), nn.forward(params, x), atol=0.005)  # but for n - 1 instead of n
+    assert np.allclose(nn.forward(fixed, x)[:3], nn.forward(fixed, x[:3]), rtol=1e-12)
+    assert not np.allclose(nn.forward(params, x)[:3], nn.forward(params, x[:3]), rtol=0.1)
+    means = [nn.forward(nn.Params(fixed.layers[:k]), x) for k in (2, 4)]
+    assert all(0.3 < mean.mean() < 0.7 and mean.std(axis=0).min() > 0.1 for mean in means)
+    for network in (params, fixed, *params.layers[:2], *fixed.layers[:2]):
+        nn.check_vjp(network, x[:7, : network.fan_in] if isinstance(network, nn.Params | nn.Dense) else x[:7, :5])
+
+
+def test_sklearn_comparison():
+    pytest.importorskip("sklearn", reason="compares with scikit-learn")
+    output, errors = start("--seeds", 1, example="sklearn_comparison.py").communicate()
+    assert errors == ""
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["iris", "wine", "breast_cancer", "diabetes", "geometric mean"]
+    for name, _, ours, theirs, *_ in rows[:4]:
+        assert all(float(text.split()[0]) > (0.2 if name == "diabetes" else 0.85) for text in (ours, theirs))
+
+
 def test_checkpoint():
     process = start("--steps", 100, example="checkpoint.py")
     output, errors = process.communicate()

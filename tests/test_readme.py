@@ -1,21 +1,37 @@
-"""Every Python block of the README runs, in the order in which a reader meets them."""
+"""Every Python block of the README and of the guide runs, in the order in which a reader meets them."""
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples" / "guide"))
+blocks = importlib.import_module("run").blocks
+sys.path.pop(0)
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples" / "guide").glob("*.md"))]
+EXTRAS = ("jax", "matplotlib")
 
 
-def test_every_block_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = README.read_text()
-    names = {}
-    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    assert blocks
-    has_jax = importlib.util.find_spec("jax") is not None
-    for block in blocks:
-        if "import purenn.jax" in block.group(1) and not has_jax:  # that section needs the extra
-            continue
-        line = text[: block.start()].count("\n") + 1
-        exec(compile("\n" * line + block.group(1), str(README), "exec"), names)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    programs, names = list(blocks(page)), {}
+    assert programs
+    lacks = [extra for extra in EXTRAS if importlib.util.find_spec(extra) is None]
+    for program in programs:
+        if missing := [extra for extra in lacks if re.search(rf"^import .*{extra}", program, re.MULTILINE)]:
+            if page.name == "README.md":  # whose other blocks do without these
+                continue
+            pytest.skip(f"the rest of the page needs {missing[0]}")
+        exec(compile(program, str(page), "exec"), names)
+
+
+def test_every_picture_is_there():
+    for page in PAGES:
+        for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+            assert (page.parent / path).is_file(), f"{page.name} shows {path}"

@@ -1,0 +1,25 @@
+"""Run the Python blocks of a page of the guide, in order, and keep the pictures that they draw.
+
+python examples/guide/run.py examples/guide/2-composing.md
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+
+def blocks(page):
+    """Yield each block as a program, after as many empty lines as make its tracebacks name the line of the page."""
+    text = Path(page).read_text()
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield "\n" * (text[: block.start()].count("\n") + 1) + block[1]
+
+
+if __name__ == "__main__":
+    pages = [Path(page).resolve() for page in sys.argv[1:]]
+    os.chdir(Path(__file__).with_name("pictures"))
+    for page in pages:
+        names = {}
+        for block in blocks(page):
+            exec(compile(block, str(page), "exec"), names)
