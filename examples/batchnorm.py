@@ -4,10 +4,13 @@
     python examples/batchnorm.py --data DIRECTORY    # MNIST's four files, from a directory
     python examples/batchnorm.py --data digits       # the bundled digits
 
-Ioffe & Szegedy 2015. In training, ``BatchNorm`` uses the mean and the variance of the batch (algorithm 1); there is
-nothing to remember. After training, ``calibrated(params, x)`` returns another network, in which each ``BatchNorm`` is
-an ``Affine`` map with the statistics of all training examples (algorithm 2). So no flag says which of the two is meant:
-the record does. Prints the test errors; writes both learning curves to --output.
+In training, ``BatchNorm`` uses the mean and the variance of the batch (Ioffe & Szegedy 2015, algorithm 1). After
+training, ``calibrated(params, x)`` returns another network, in which each ``BatchNorm`` has become an ``Affine`` map
+with the mean and the unbiased variance of all training examples (algorithm 2, with all examples in one batch). The
+record says which of the two a network does; there is no flag and no running average.
+
+The script prints the test error of both networks after training, and draws it over the epochs: batchnorm.png in
+--output.
 """
 
 import argparse
@@ -24,7 +27,10 @@ EPS = 1e-5
 
 @nn.record
 class BatchNorm(nn.Vector):
-    """``y = activation(scale * h + shift)``, with ``h = (x - mean) / sqrt(variance + EPS)`` over the batch."""
+    """``y = activation(scale * h + shift)``, with ``h = (x - mean) / sqrt(variance + EPS)`` over the rows of ``x``.
+
+    ``x`` and ``y`` are ``(n, features)``; the variance is divided by ``n``.
+    """
 
     scale: nn.Array  # (features,)
     shift: nn.Array  # (features,)
@@ -42,7 +48,7 @@ class Affine(nn.Vector):
 
 @nn.vjp.register
 def batch_norm_vjp(layer: BatchNorm, x):
-    """Normalize a batch; its mean and variance depend on ``x``, too (Ioffe & Szegedy 2015, section 3)."""
+    """Normalize a batch. The pullback differentiates its mean and variance, too (Ioffe & Szegedy 2015, section 3)."""
     xp = x.__array_namespace__()
     centred = x - xp.mean(x, axis=0)
     std = xp.sqrt(xp.mean(centred**2, axis=0) + EPS)
@@ -77,7 +83,7 @@ def affine_vjp(layer: Affine, x):
 
 
 def calibrated(params, x):
-    """Return the network with the statistics of all examples in place of those of a batch."""
+    """Return the network with the statistics of all examples ``x``, (n, fan_in), in place of those of a batch."""
     xp, layers = x.__array_namespace__(), []
     for layer in params.layers:
         if isinstance(layer, BatchNorm):
@@ -89,7 +95,7 @@ def calibrated(params, x):
 
 
 def networks(seed, inputs, depth=10, width=64):
-    """Return the same network twice: with batch normalization before each sigmoid, and without."""
+    """Return two networks with the same weights: with batch normalization before each sigmoid, and without."""
     plain = nn.init(seed, (inputs, *[width] * depth, 10), [nn.sigmoid] * depth + [nn.softmax])
     *hidden, last = plain.layers
     normalized = []

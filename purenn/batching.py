@@ -13,9 +13,10 @@ Y = TypeVar("Y")
 
 
 def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: bool = False) -> Iterator[tuple[X, Y]]:
-    """Iterate once over all examples in random order, in batches: one epoch.
+    """Iterate once over all examples in batches, in random order: one epoch.
 
-    Returns an iterator of pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``, copied when each is produced.
+    Returns an iterator of pairs ``(xb, yb)`` of read-only arrays, ``(batch_size, ...)``. Each batch is copied when the
+    iterator reaches it, so ``x`` and ``y`` must not change before.
 
     Parameters
     ----------
@@ -30,8 +31,8 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     drop_last : bool
         Whether to leave out the last batch if it is smaller.
 
-    Raises ValueError if the arrays differ in length, ``batch_size`` is not positive, or the seed is not valid;
-    TypeError if ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
+    Raises ValueError if the arrays differ in length, one is 0-d, there are none, ``batch_size`` is not positive, or the
+    seed is not valid; TypeError if ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
 
     >>> import numpy as np, purenn as nn
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
@@ -44,7 +45,7 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     lengths = {namespace(array, name[0]) and array.shape[:1] for name, array in named.items()}  # may raise TypeError
     if len(lengths) != 1 or () in lengths:
         given = ", ".join(f"{name} is {describe(array)}" for name, array in named.items())
-        raise ValueError(f"{given or 'there are no arrays'}, but all must have equally many rows")
+        raise ValueError(f"{given or 'x and y hold no arrays'}; all arrays must have the same number of rows")
     batch_size = as_int("batch_size", batch_size, least=1)
     ((n,),) = lengths
     order = np.arange(n) if seed is None else generator(seed).permutation(n)

@@ -22,8 +22,8 @@ class Dropout:
     """A layer that sets each input to zero with probability ``rate``, and scales the others up to keep the mean.
 
     ``y = x * mask / (1 - rate)``, where ``mask`` is 0 with probability ``rate``, else 1 (Srivastava et al. 2014,
-    section 10). The mask comes from the seed; without a seed, ``y = x``. Give every training step a new seed with
-    ``seeded``; gradients have the type of the network without seeds.
+    section 10); ``x`` may have any shape. The mask comes from the seed; without a seed, ``y = x``. Give every training
+    step a new seed with ``seeded``; gradients have the structure of the network without seeds.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
 
 @singledispatch
 def uniform(seed: Any, x: Array) -> Array:
-    """Return random numbers like ``x``, uniform in [0, 1), which depend on the seed alone. ``purenn.jax`` adds keys."""
+    """Return float32 numbers in [0, 1) of the shape of ``x``, from the seed alone. ``purenn.jax`` adds JAX keys."""
     return namespace(x).asarray(generator(seed).random(x.shape, dtype="float32"))
 
 
@@ -80,7 +80,7 @@ def part(seed: Any, path: tuple[int, ...]) -> Any:
 
 
 def seeded(layer: L, seed: Any) -> L:
-    """Return the same layer or network with a seed in each record that has a field ``seed``.
+    """Return a copy of a layer or network in which each record with a field ``seed`` has a seed.
 
     Each record gets a seed of its own: the given seed, followed by the place of the record in the network. A training
     step then reads ``sgd_step(params, grads(seeded(params, (0, step)), x, y), lr)``. The same seed gives the same
@@ -91,12 +91,12 @@ def seeded(layer: L, seed: Any) -> L:
     ----------
     layer : Params, or any other layer
     seed : int, tuple of int, or JAX key
-        Under ``jax.jit``, a number would be part of the compiled code. After ``import purenn.jax``, a key
-        (``jax.random.key``) may be given instead, to be an argument of the compiled function that calls ``seeded``: it
-        is folded with the place of each record, ``jax.random`` draws the masks, and nothing is compiled anew. A field
-        ``seed`` then holds the key as ``seed.key``.
+        Under ``jax.jit``, ints are constants of the compiled code, so every new seed compiles again. A key of
+        ``jax.random`` is not, after ``import purenn.jax``: pass the key to the compiled function, and call ``seeded``
+        inside it. ``jax.random.fold_in`` gives each record a key of its own, ``seed.key``, which draws the mask.
 
-    Raises ValueError if ``seed`` is not an int of at least 0, a tuple of such ints, or a key.
+    Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints; JAX raises TypeError for an
+    array that is not a key.
 
     >>> import purenn as nn
     >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
@@ -109,7 +109,7 @@ def seeded(layer: L, seed: Any) -> L:
 
 
 def without_seeds(layer: L) -> L:
-    """Return the same layer or network without seeds; its type is the type of the gradient."""
+    """Return a copy of a layer or network in which every seed is None; gradients have its structure."""
     return cast("L", _seeded(layer, lambda path: None, ()))
 
 

@@ -1,7 +1,8 @@
 """Initial parameters of a network.
 
 An initializer is a function ``(seed, fan_in, fan_out) -> weights``. Those given here return a read-only float64 array,
-``(fan_in, fan_out)``. The same seed gives the same weights.
+``(fan_in, fan_out)``. The same seed gives the same weights. They raise ValueError if a size is not positive or the seed
+is not valid, TypeError if a size is not an int.
 """
 
 import itertools
@@ -21,8 +22,8 @@ def init(
 ) -> Params:
     """Return a network of dense layers with random weights, and biases of zero.
 
-    By default, the activation of a layer chooses its weights: ``he_normal`` for relu and its relatives (leaky_relu,
-    elu, gelu, silu), ``glorot_uniform`` for the others.
+    By default, the weights of a layer with relu or a relative (leaky_relu, elu, gelu, silu) are distributed like those
+    of ``he_normal``, the others like those of ``glorot_uniform``; all are drawn from one stream of random numbers.
 
     Parameters
     ----------
@@ -35,12 +36,14 @@ def init(
     dtype : dtype
         float32 or float64.
     initializer : callable, list of callables, or None
-        Such as ``nn.initializers.orthogonal``: a function ``(seed, fan_in, fan_out) -> weights`` for all layers, or one
-        per layer (None is the default). Layer ``k`` = 0, 1, ... gets the seed ``(*seed, k)``.
+        A function ``(seed, fan_in, fan_out) -> weights`` for all layers, such as ``nn.initializers.orthogonal``; or a
+        list with a function, or None for the default, for each layer. Layer ``k`` = 0, 1, ... gets the seed
+        ``(seed, k)``, or ``(*seed, k)`` if the seed is a tuple.
 
-    Raises ValueError if the numbers of sizes, activations and initializers do not match, a size is not positive, the
-    seed is not valid, or an initializer returns another shape; TypeError if a size is not an int, an activation is not
-    an Activation, an initializer is not callable, or the dtype is neither of the two.
+    Raises ValueError if the numbers of sizes and activations do not match, there is no layer, a size is not positive,
+    the seed is not valid, or an initializer returns another shape; TypeError if a size is not an int, an activation is
+    not an Activation, ``initializer`` is neither of these, an initializer does not return real numbers, or the dtype is
+    neither of the two.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
@@ -52,7 +55,7 @@ def init(
     activations = as_tuple("activations", activations)
     dtype = np.dtype(object if dtype is None else dtype)
     if len(sizes) < 2 or len(activations) != len(sizes) - 1:
-        rule = "a network of k layers takes k + 1 sizes (the number of inputs first) and k activations"
+        rule = "a network of k >= 1 layers takes k + 1 sizes (the number of inputs first) and k activations"
         raise ValueError(f"{len(sizes)} sizes and {len(activations)} activations were given; {rule}")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, but must be float32 or float64")
@@ -96,7 +99,7 @@ def glorot_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
 
 
 def glorot_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
-    """Return normal weights of variance ``2 / (fan_in + fan_out)``, that of ``glorot_uniform``.
+    """Return normal weights of variance ``2 / (fan_in + fan_out)`` (Glorot & Bengio 2010, equation 12).
 
     >>> glorot_normal(0, fan_in=64, fan_out=32).shape
     (64, 32)
@@ -116,7 +119,8 @@ def he_uniform(seed: Seed, fan_in: int, fan_out: int) -> Array:
 def he_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
     """Return normal weights of variance ``2 / fan_in`` (He et al. 2015, equation 10).
 
-    This keeps the variance of signals about the same from layer to layer with relu, which halves it.
+    With relu, which halves the mean square of a signal, this keeps the variance of ``x @ weights`` about the same from
+    layer to layer.
 
     >>> he_normal(0, fan_in=64, fan_out=32).shape
     (64, 32)
@@ -134,10 +138,10 @@ def lecun_normal(seed: Seed, fan_in: int, fan_out: int) -> Array:
 
 
 def orthogonal(seed: Seed, fan_in: int, fan_out: int) -> Array:
-    """Return a random matrix with orthonormal columns, or rows if there are fewer (Saxe, McClelland & Ganguli 2014).
+    """Return random weights with orthonormal columns; rows if ``fan_in < fan_out`` (Saxe, McClelland & Ganguli 2014).
 
-    It is uniformly distributed among these (Mezzadri 2007, section 5): the first factor of the QR decomposition of a
-    normal matrix, with the signs that make the diagonal of the second factor positive.
+    All such matrices are equally likely: it is Q of the QR decomposition of a normal matrix, with the signs that make
+    the diagonal of R positive (Mezzadri 2007).
 
     >>> weights = orthogonal(0, fan_in=4, fan_out=2)
     >>> np.allclose(weights.T @ weights, np.eye(2))

@@ -1,8 +1,9 @@
 """Records as JAX pytrees, and JAX keys as seeds.
 
-Importing this module registers every record class, now and later, and the keys of ``jax.random`` for ``seeded``.
-The functions of purenn then run as they are under ``jax.jit``, ``jax.grad``, ``jax.vmap`` and ``jax.lax.scan``.
-``tree_map(jax.numpy.asarray, params)`` moves a network to JAX, ``tree_map(numpy.asarray, params)`` back.
+Importing this module makes every record class a pytree, also those defined later, and lets ``seeded`` take keys.
+``forward``, the losses, gradients and steps then run as they are under ``jax.jit``, ``jax.grad``, ``jax.vmap`` and
+``jax.lax.scan``. ``tree_map(jax.numpy.asarray, params)`` moves a network to JAX, ``tree_map(numpy.asarray, params)``
+back.
 
 >>> import jax, numpy as np, purenn as nn, purenn.jax
 >>> params = nn.tree_map(jax.numpy.asarray, nn.init(0, sizes=(4, 3), activations=[nn.softmax]))
@@ -52,7 +53,7 @@ for_every_record(_register)
 
 @attrs.frozen(eq=False)
 class Key:
-    """A key of ``jax.random`` in the field of a record: hashable, as static fields are, and equal to itself alone."""
+    """A JAX key as the seed of a record: hashable, as static fields must be, and equal only to itself."""
 
     key: Any
 

@@ -2,8 +2,9 @@
 
 The activation at the output chooses the loss: softmax cross-entropy, sigmoid binary cross-entropy, identity half the
 squared error. For each of them (canonical links; Bishop 2006, section 4.3.6) the gradient at the logits, the output
-before its activation, is ``(prediction - target) / n``, and every backward pass starts there. Losses are computed from
-the logits, never from the logarithm of a probability.
+before its activation, is ``(prediction - target) / n``, and every backward pass starts there; with weights ``w``, row
+``i`` is ``w_i (prediction_i - target_i) / sum_j w_j``. Losses are computed from the logits, never from the logarithm of
+a probability.
 """
 
 import math
@@ -87,13 +88,13 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
     The loss is a read-only 0-d array of the dtype of the parameters, in nats for the two cross-entropies. The
-    activation at the output chooses it. With logits ``z`` and targets ``t``:
+    activation at the output chooses it. With logits ``z`` and targets ``t`` (for a label, 1 at its class, else 0):
 
     - softmax, cross-entropy: ``-sum_k t_k log softmax(z)_k = log(sum_k exp(z_k)) - sum_k t_k z_k``
     - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
     - identity, half the squared error: ``sum_k (z_k - t_k)^2 / 2``
 
-    (Bishop 2006, equations 4.108, 4.90 and 3.12.) With weights ``w``, the average is ``sum_i w_i l_i / sum_i w_i``.
+    (Bishop 2006, equations 5.24, 5.23 and 5.11.) With weights ``w``, the average is ``sum_i w_i l_i / sum_i w_i``.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
 
     Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the
     values of NumPy arrays are checked; if all weights of another library's array are 0, the loss is NaN); TypeError if
-    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network's output determines no
-    loss.
+    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the network
+    does not end in ``Dense`` with one of the three activations.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((2, 4)), np.zeros(4), nn.softmax)
@@ -125,12 +126,13 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
 def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> L:
     """Return the gradient of the loss with respect to the parameters, by backpropagation: a record like ``params``.
 
-    The gradient at the logits is ``(prediction - target) / n``; ``logits_vjp`` pulls it back through the layers.
+    The gradient at the logits is ``(prediction - target) / n``; with weights ``w``, row ``i`` is
+    ``w_i (prediction_i - target_i) / sum_j w_j``. ``logits_vjp`` pulls it back through the layers.
 
     Parameters
     ----------
     params : Params
-        A network whose last layer is dense, with softmax, sigmoid, or identity.
+        A network whose last layer is dense, with softmax, sigmoid, or identity; or such a layer alone.
     x : array, (n, fan_in)
         One example per row, floats; ``n`` at least 1.
     y : array
@@ -139,8 +141,8 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
         How much each example counts; see ``loss``.
 
     Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong; TypeError if
-    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network's output determines no
-    loss.
+    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the network
+    does not end in ``Dense`` with one of the three activations.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)
@@ -187,9 +189,10 @@ def predict(params: Any, x: Array) -> Array:
 def accuracy(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
     """Return the fraction of correct predictions; for sigmoid, the fraction of correct outputs.
 
-    A distribution as target counts as its most probable class; for sigmoid, a target above one half counts as 1. If any
-    prediction is NaN, the result is NaN. Parameters and errors are those of ``loss``, but the network must end in
-    softmax or sigmoid.
+    It is a 0-d array of the dtype of the parameters. With ``sample_weight``, each example counts by its weight. The
+    target class of a distribution is its most probable one; for sigmoid, a target above one half counts as 1. If any
+    prediction is NaN, even one of weight 0, the result is NaN. Parameters and errors are those of ``loss``, but the
+    network must end in softmax or sigmoid.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(2), np.zeros(2), nn.softmax)

@@ -26,10 +26,11 @@ def sgd_step(params: T, grads: T, lr: float | T) -> T:
         The gradient, of the same structure.
     lr : float, or Params of floats
         The learning rate: a finite number, or a 0-d array; or a tree like ``params`` with such a number in the place
-        of each array. A rate of 0 freezes an array.
+        of each array. A rate of 0 freezes an array, if its gradient is finite.
 
-    Raises ValueError if ``lr`` is not finite, or ``params``, ``grads`` and ``lr`` differ in structure, a shape, or a
-    dtype; TypeError if ``lr`` is not a number, or the parameters are integers.
+    Raises ValueError if ``lr`` is not finite (only Python's and NumPy's numbers are checked), ``grads`` differs from
+    ``params`` in structure, a shape or a dtype, or ``lr`` in structure; TypeError if ``lr`` is not a number, or the
+    parameters are not floats.
 
     >>> import numpy as np, purenn as nn
     >>> nn.sgd_step(np.asarray([1.0, 2.0]), np.asarray([10.0, 0.0]), lr=0.1)
@@ -47,18 +48,21 @@ def momentum_step(
 ) -> tuple[T, T]:
     """Return the parameters and the velocity after one step of gradient descent with momentum.
 
-    ``velocity' = momentum * velocity + grads``, ``params' = params - lr * velocity'`` (Polyak 1964); with Nesterov's
-    ``params' = params - lr * (grads + momentum * velocity')`` (Sutskever, Martens, Dahl & Hinton 2013).
+    ``velocity' = momentum * velocity + grads``, ``params' = params - lr * velocity'`` (Polyak 1964). With ``nesterov``,
+    ``params' = params - lr * (grads + momentum * velocity')``: the method of Sutskever, Martens, Dahl & Hinton 2013,
+    where ``params`` is the point at which they take the gradient (Bengio, Boulanger-Lewandowski & Pascanu 2013).
 
     Parameters
     ----------
     params, grads, lr
-        Those of ``sgd_step``. The errors are the same.
+        Those of ``sgd_step``.
     velocity : Params
         As returned by the previous step; start with ``zeros_like(params)``.
     momentum : float
         At least 0 and below 1.
     nesterov : bool
+
+    Raises the errors of ``sgd_step``, also for ``velocity``; ValueError if ``momentum`` is out of its range.
 
     >>> import numpy as np, purenn as nn
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
@@ -123,7 +127,7 @@ def adam_step(
 ) -> tuple[T, AdamState]:
     """Return the parameters and the state after one step of Adam with decoupled weight decay (AdamW).
 
-    In step ``t = 1, 2, ...``, with gradient ``g``::
+    In step ``t = state.steps + 1``, with gradient ``g``, ``m = state.means`` and ``v = state.squares``::
 
         m' = beta1 m + (1 - beta1) g
         v' = beta2 v + (1 - beta2) g^2
@@ -131,7 +135,7 @@ def adam_step(
         v_hat = v' / (1 - beta2^t)
         params' = params - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay params)
 
-    (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.)
+    (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2, but ``lr`` scales the decay, too.)
 
     Parameters
     ----------
@@ -140,9 +144,9 @@ def adam_step(
     state : AdamState
         As returned by the previous step; start with ``adam_init(params)``.
     beta1, beta2 : float
-        How much of each average is kept; at least 0 and below 1. Under ``jax.jit``, Python numbers.
+        How much of each average is kept; at least 0 and below 1. Under ``jax.jit``, they must be Python numbers.
     eps : float
-        Keeps the divisor away from zero; at least 0.
+        Keeps the divisor away from zero; at least 0. If it is 0, a gradient of 0 gives NaN.
     weight_decay : float, or Params of floats
         A step subtracts ``lr * weight_decay * params``; at least 0. A number applies to biases, too; a tree like
         ``params``, made by ``tree_map_with_path``, has a number for each array.

@@ -246,10 +246,10 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
 
 
 def per_leaf(name: str, value: Any, params: Any, arrays: list[Array], least: float = -math.inf) -> list[Any]:
-    """Return a number for each array of ``params``: one number for all, or the leaves of a tree like ``params``.
+    """Return a list with one number for each of ``arrays``, the leaves of ``params``.
 
-    Raises ValueError if the tree differs from ``params`` in structure, or a number is too small or not finite;
-    TypeError if a leaf is not a number.
+    ``value`` is one number for all, or a tree of numbers like ``params``. Raises ValueError if the tree differs from
+    ``params`` in structure, or a number is below ``least`` or not finite; TypeError if a leaf is not a number.
     """
     if value is None or kinds[type(value)] is None:
         return [check_number(name, value, least)] * len(arrays)

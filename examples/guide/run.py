@@ -1,4 +1,4 @@
-"""Run the Python blocks of a page of the guide, in order, and keep the pictures that they draw.
+"""Run the Python blocks of pages of the guide, in order, in the folder ``pictures``, where they save what they draw.
 
 python examples/guide/run.py examples/guide/2-composing.md
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def blocks(page):
-    """Yield each block as a program, after as many empty lines as make its tracebacks name the line of the page."""
+    """Yield each block as a program. Empty lines above it make tracebacks give the line numbers of the page."""
     text = Path(page).read_text()
     for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield "\n" * (text[: block.start()].count("\n") + 1) + block[1]
