@@ -333,6 +333,7 @@ def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
     y = np.where(weights == 0, -1, y)
     for ours in ((there, x, y, weights), to_jax((params, x, y, weights)), (there, x, y, jnp.asarray(weights))):
         close((nn.loss(*ours),), (nn.loss(params, x, y, weights),), np.float64)
+    close((jax.jit(lambda w: nn.loss(there, x, y, w))(weights),), (nn.loss(params, x, y, weights),), np.float64)
     with pytest.raises(ValueError, match="labels from -1 to 2"):
         nn.loss(there, x, y, weights + 1)
     slopes = jax.grad(nn.loss, argnums=3)(*to_jax((params, x, y % 3, weights + 1)))

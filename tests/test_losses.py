@@ -66,6 +66,16 @@ def test_the_loss_is_the_weighted_mean_of_the_losses_of_the_examples(problem, se
     assert relative_error(gradient, mean) < 1e-12
 
 
+@given(problems(outputs=(nn.softmax, nn.sigmoid)), seeds)
+def test_the_accuracy_is_the_weighted_share_of_correct_outputs(problem, seed):
+    params, x, y = problem
+    w = np.random.default_rng(seed).random(len(x)) + 0.1
+    wanted = y > 0.5 if params.layers[-1].activation == nn.sigmoid else y if y.ndim == 1 else y.argmax(axis=1)
+    right = (nn.predict(params, x) == wanted).reshape(len(x), -1).mean(axis=1)
+    assert nn.accuracy(params, x, y) == pytest.approx(right.mean(), rel=1e-5)
+    assert nn.accuracy(params, x, y, w) == pytest.approx((w @ right) / w.sum(), rel=1e-5)
+
+
 @pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
 def test_a_target_that_counts_is_still_checked(output):
     params = nn.init(0, (4, 3), [output])
