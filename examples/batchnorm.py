@@ -86,6 +86,8 @@ def calibrated(params, x):
     """Return the network with the statistics of all examples ``x``, (n, fan_in), in place of those of a batch."""
     xp, layers = x.__array_namespace__(), []
     for layer in params.layers:
+        if isinstance(layer, nn.Params):
+            layer = calibrated(layer, x)
         if isinstance(layer, BatchNorm):
             scale = layer.scale / xp.sqrt(xp.var(x, axis=0, correction=1) + EPS)
             layer = Affine(scale, layer.shift - scale * xp.mean(x, axis=0), layer.activation)

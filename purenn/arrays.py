@@ -263,5 +263,7 @@ def as_seed(seed: Seed) -> tuple[int, ...]:
     except TypeError:
         entropy = ()
     if not entropy or min(entropy) < 0:
-        raise ValueError(f"seed is {brief(seed)}, but must be an int >= 0, or a tuple of such ints")
+        hint = "; after `import purenn.jax`, purenn.seeded takes a key: jax.random.fold_in(jax.random.key(0), step)"
+        hint *= any(map(is_array, seed if isinstance(seed, tuple) else (seed,)))
+        raise ValueError(f"seed is {brief(seed)}, but must be an int >= 0, or a tuple of such ints{hint}")
     return entropy

@@ -3,8 +3,7 @@
 It is registered like your own layers; no other rule depends on it.
 """
 
-from collections.abc import Callable
-from functools import partial, singledispatch
+from functools import singledispatch
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -93,7 +92,8 @@ def seeded(layer: L, seed: Any) -> L:
     seed : int, tuple of int, or JAX key
         Under ``jax.jit``, ints are constants of the compiled code, so every new seed compiles again. A key of
         ``jax.random`` is not, after ``import purenn.jax``: pass the key to the compiled function, and call ``seeded``
-        inside it. ``jax.random.fold_in`` gives each record a key of its own, ``seed.key``, which draws the mask.
+        inside it. ``jax.random.fold_in`` gives each record a key of its own, ``seed.key``, which draws the mask
+        for an ``x`` of JAX.
 
     Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints; JAX raises TypeError for an
     array that is not a key.
@@ -105,19 +105,14 @@ def seeded(layer: L, seed: Any) -> L:
         Dropout(rate=0.5, seed=(0, 7, 0, 1)),
     ))
     """
-    return cast("L", _seeded(layer, partial(part, part(seed, ())), ()))  # the inner call checks the seed
+    return cast("L", _seeded(layer, part(seed, ()), ()))
 
 
-def without_seeds(layer: L) -> L:
-    """Return a copy of a layer or network in which every seed is None; gradients have its structure."""
-    return cast("L", _seeded(layer, lambda path: None, ()))
-
-
-def _seeded(layer: Any, seed_at: Callable[[tuple[int, ...]], Any], path: tuple[int, ...]) -> Any:
+def _seeded(layer: Any, seed: Any, path: tuple[int, ...]) -> Any:
     kind = kinds[type(layer)]
     if kind is None:
         return layer
     detail, children = kind.open(layer)
-    parts = [_seeded(child, seed_at, (*path, number)) for number, child in enumerate(children)]
+    parts = [_seeded(child, seed, (*path, number)) for number, child in enumerate(children)]
     new: Any = kind.build(detail, iter(parts).__next__)
-    return attrs.evolve(new, seed=seed_at(path)) if is_record(new) and "seed" in fields_of(new) else new
+    return attrs.evolve(new, seed=part(seed, path)) if is_record(new) and "seed" in fields_of(new) else new

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, as_int, as_seed, as_tuple, brief, check_real, generator, lock_in_place
+from purenn.arrays import Array, Seed, as_int, as_seed, as_tuple, brief, describe, generator, lock_in_place
 from purenn.layers import Dense, Params
 
 
@@ -41,9 +41,9 @@ def init(
         ``(seed, k)``, or ``(*seed, k)`` if the seed is a tuple.
 
     Raises ValueError if the numbers of sizes and activations do not match, there is no layer, a size is not positive,
-    the seed is not valid, or an initializer returns another shape; TypeError if a size is not an int, an activation is
-    not an Activation, ``initializer`` is neither of these, an initializer does not return real numbers, or the dtype is
-    neither of the two.
+    the seed is not valid, or an initializer does not return numbers of the shape ``(fan_in, fan_out)``; TypeError if a
+    size is not an int, an activation is not an Activation, ``initializer`` is none of these, or the dtype is neither of
+    the two.
 
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
@@ -66,9 +66,8 @@ def init(
     layers = []
     for k, (f, activation, shape) in enumerate(zip(chosen, activations, itertools.pairwise(sizes), strict=True)):
         weights = np.asarray(f((*path, k), *shape) if f else _by_activation(activation, random, *shape))
-        check_real(weights, "what the initializer returned")
-        if weights.shape != shape:
-            raise ValueError(f"the initializer returned weights of the shape {weights.shape}, but must return {shape}")
+        if weights.shape != shape or weights.dtype.kind not in "biuf":
+            raise ValueError(f"the initializer returned {describe(weights)}, but must return numbers, {shape}")
         layers.append(Dense(lock_in_place(weights.astype(dtype)), lock_in_place(np.zeros(shape[1], dtype)), activation))
     return Params(tuple(layers))
 

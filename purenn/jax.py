@@ -34,9 +34,8 @@ def _register(cls: Any) -> None:
     kind: Any = kinds[cls]
     keys = list(map(jax.tree_util.GetAttrKey, kind.fields))
 
-    def flatten(record: Any) -> tuple[Any, Any]:
-        statics, trees = kind.open(record)
-        return trees, statics
+    def flatten(record: Any) -> Any:
+        return kind.open(record)[::-1]
 
     def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], Any]:
         statics, trees = kind.open(record)

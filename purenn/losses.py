@@ -107,10 +107,12 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
     sample_weight : array, (n,), or None
         How much each example counts: finite numbers of at least 0, not all 0. Only their ratios matter. An example of
-        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite.
+        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite. It is left out, unless a
+        layer mixes examples, as batch normalization does.
 
     Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the
-    values of NumPy arrays are checked; if all weights of another library's array are 0, the loss is NaN); TypeError if
+    values of NumPy arrays are checked; if all weights of another library are 0, or one is negative, the loss is NaN);
+    TypeError if
     ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the network
     does not end in ``Dense`` with one of the three activations.
 
@@ -231,8 +233,8 @@ class _Output(NamedTuple):
         if w.shape != like.shape[:1]:
             raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
         if inspectable(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
-            rule = "must be finite, at least 0, and not all 0"
-            raise ValueError(f"sample_weight has values from {w.min()} to {w.max()}, but {rule}")
+            raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0")
+        w = namespace(w).where(w >= 0, w, math.nan)
         w = w / namespace(w).max(w)
         xp = namespace(y) if inspectable(w) else namespace(like)
         y, counts = xp.asarray(y), xp.asarray(w)
@@ -250,9 +252,10 @@ class _Output(NamedTuple):
         return errors / count
 
 
-def _weigh(values: Array, weights: Array | None) -> tuple[Array, Any]:
+def _weigh(values: Array, w: Array | None) -> tuple[Array, Any]:
     """Multiply each row by its weight; also return the sum of the weights. Without weights, each row counts 1."""
-    return (values, values.shape[0]) if weights is None else (values * weights, namespace(values).sum(weights))
+    xp = namespace(values)  # where: infinity times 0 would be NaN
+    return (values, values.shape[0]) if w is None else (xp.where(w > 0, values, 0) * w, xp.sum(w))
 
 
 def _output(params: Any) -> _Output:

@@ -123,8 +123,7 @@ def _existing(directory: str | os.PathLike[str], name: str) -> str:
 def _downloaded() -> list[str]:
     """Return the paths of MNIST's files in the user's cache, after downloading those that are missing."""
     try:
-        pooch: Any = importlib.import_module("pooch")
-        importlib.import_module("tqdm")
+        pooch, _ = map(importlib.import_module, ("pooch", "tqdm"))
     except ImportError as error:
         raise ImportError('downloading MNIST needs pooch and tqdm: pip install "purenn[examples]"') from error
     return [_fetched(pooch, name) for name in FILES]
@@ -140,8 +139,7 @@ def _fetched(pooch: Any, name: str) -> str:
             return str(pooch.retrieve(mirror + name, **where))
         except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash
             failures.append(f"{mirror}: {error}")
-    elsewhere = "download MNIST elsewhere and name its directory (nn.mnist.load(DIR), --data DIR)"
-    ways = f"either {elsewhere}, or use the bundled digits (nn.mnist.digits(), --data digits)"
+    ways = "name a directory that has MNIST (nn.mnist.load(DIR), --data DIR), or use nn.mnist.digits() (--data digits)"
     raise ConnectionError("\n  ".join([f"cannot download {name} from any mirror; {ways}. Tried:", *failures]))
 
 

@@ -70,10 +70,9 @@ def momentum_step(
     """
     momentum = check_number("momentum", momentum, least=0, below=1)
     ps, gs, vs, rebuilt = aligned(params=params, grads=grads, velocity=velocity)
-    lrs = per_leaf("lr", lr, params, ps)
     vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
     directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
-    ps = [floats_like(-lr * d + p, p) for d, p, lr in zip(directions, ps, lrs, strict=True)]
+    ps = [floats_like(-c * d + p, p) for d, p, c in zip(directions, ps, per_leaf("lr", lr, params, ps), strict=True)]
     return rebuilt(ps), rebuilt(vs)
 
 

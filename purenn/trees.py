@@ -262,10 +262,10 @@ def can_change(tree: Any) -> bool:
     return any(node is not LEAF and node[0].cls in (list, dict) for node in flatten(tree)[1])
 
 
-def namespace_of(arrays: list[Array]) -> Any:
+def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:
     """Return the namespace of the arrays of a tree; ValueError if there are none."""
     if not arrays:
-        raise ValueError("the tree has no arrays")
+        raise ValueError(f"there are no arrays of numbers in {name}")
     return namespace(arrays[0])
 
 

@@ -71,6 +71,7 @@ ADVICE = {  # a call, what was wrong about its argument, the message, and what t
     "size": (lambda size: nn.init(0, (size, 2), [nn.softmax]), 4.0, "a size is 4.0, but must be an int", int),
     "batch size": (lambda n: nn.batches(0, X, Y, n), 32.0, "batch_size is 32.0, but must be an int", int),
     "labels as list, batches": (lambda y: nn.batches(0, X, y), Y.tolist(), r"y is 0 \(int\), .* np.asarray\(y\) makes one", np.asarray),
+    "weights as list, batches": (lambda w: nn.batches(0, X, (Y, w)), [1] * 5, r"y.1 is 1 \(int\), .* np.asarray\(y.1\) makes one", np.asarray),
     "total steps": (lambda n: nn.warmup_cosine(0, 0.1, n), 10.0, "total_steps is 10.0, but must be an int", int),
     "patience": (lambda n: nn.converged([1.0], n), 2.0, "patience is 2.0, but must be an int", int),
     "big-endian": (lambda w: nn.Dense(w, w[0], nn.relu), np.ones((4, 2), ">f4"), r">f4\[4,2\].*\.astype\(np.float32\) converts one", lambda w: w.astype(np.float32)),

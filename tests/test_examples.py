@@ -139,6 +139,8 @@ def test_a_calibrated_network_treats_examples_alone_and_has_the_statistics_of_al
     np.testing.assert_allclose(nn.forward(fixed, x), nn.forward(params, x), atol=0.005)  # but for n - 1 instead of n
     assert np.allclose(nn.forward(fixed, x)[:3], nn.forward(fixed, x[:3]), rtol=1e-12)
     assert not np.allclose(nn.forward(params, x)[:3], nn.forward(params, x[:3]), rtol=0.1)
+    nested = nn.Params((nn.Params(params.layers[:2]), *params.layers[2:]))
+    assert batchnorm.calibrated(nested, x).layers[0].layers == fixed.layers[:2]
     means = [nn.forward(nn.Params(fixed.layers[:k]), x) for k in (2, 4)]
     assert all(0.3 < mean.mean() < 0.7 and mean.std(axis=0).min() > 0.1 for mean in means)
     for network in (params, fixed, *params.layers[:2], *fixed.layers[:2]):

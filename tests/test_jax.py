@@ -307,6 +307,9 @@ def test_keys_of_both_kinds_are_seeds_and_a_record_keeps_its_key():
         nn.sgd_step(nn.seeded(params, new), gradient, 0.1)
     with pytest.raises((TypeError, ValueError), match="invalid PRNG key data"):
         masks(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"purenn.seeded takes a key: jax.random.fold_in\(jax.random.key\(0\), step\)"):
+        jax.jit(lambda step: masks((0, step)))(3)
+    assert jax.jit(lambda step: masks(jax.random.fold_in(jax.random.key(0), step)))(3).shape == (3, 1, 64)
 
 
 def test_weights_keep_the_shape_of_a_smaller_last_batch():
@@ -329,6 +332,7 @@ def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
     value, gradient = jax.jit(nn.loss_and_grads)(there, x, y, zeros)
     assert np.isnan(value) and np.isnan(nn.ravel(gradient)[0]).all()
     assert np.isnan(jax.jit(nn.accuracy)(there, x, y, zeros))
+    assert np.isnan(nn.loss(there, x, y, jnp.asarray([1, 1, -1, 1, 1, 1])))
     weights = np.asarray([0, 1, 2, 0.5, 0, 1])
     y = np.where(weights == 0, -1, y)
     for ours in ((there, x, y, weights), to_jax((params, x, y, weights)), (there, x, y, jnp.asarray(weights))):

@@ -48,6 +48,13 @@ def test_weight_0_leaves_an_example_out_whatever_its_target(problem, seed):
     assert_close(results(params, *longer), results(params, x, y, weights), x.dtype)
 
 
+def test_weight_0_leaves_out_a_loss_that_is_infinite():
+    params, x = nn.init(0, (4, 2), [nn.identity]), np.ones((3, 4), np.float32)
+    huge = np.asarray([[0.0, 0.0], [0.0, 1.0], [3e38, 3e38]], np.float32)
+    with np.errstate(over="ignore"):
+        assert results(params, x, huge, np.asarray([1, 1, 0])) == results(params, x[:2], huge[:2])
+
+
 @given(problems(), seeds, st.floats(1e-300, 1e300))
 def test_only_the_ratios_of_weights_matter(problem, seed, scale):
     weights = np.random.default_rng(seed).uniform(0.1, 1, len(problem[1]))

@@ -119,6 +119,7 @@ def test_orthogonal_weights_are_orthogonal(seed, fan_in, fan_out):
     weights = nn.initializers.orthogonal(seed, fan_in, fan_out)
     product = weights.T @ weights if fan_in >= fan_out else weights @ weights.T
     np.testing.assert_allclose(product, np.eye(min(fan_in, fan_out)), atol=1e-12)
+    assert not weights.flags.writeable
 
 
 def test_orthogonal_weights_favour_no_direction():
