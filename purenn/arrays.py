@@ -241,6 +241,29 @@ def as_floats(value: Any, name: str) -> Array:
     return xp.astype(array, xp.asarray(0.0).dtype)
 
 
+def is_float(value: Any) -> bool:
+    """Whether a value is an array of floats."""
+    return is_array(value) and has_kind(value, "real floating")
+
+
+def magnitude(array: Array) -> float:
+    """Return the largest magnitude of the finite values of an array, or 1 if that is 0."""
+    xp = namespace(array)
+    return float(xp.max(xp.where(xp.isfinite(array), xp.abs(array), 0))) or 1.0
+
+
+def float64_of(xp: Any) -> Any:
+    """Return the dtype float64 of an array library; ValueError if it has none."""
+    if "float64" not in xp.__array_namespace_info__().dtypes(kind="real floating"):
+        raise ValueError('differences need float64; jax.config.update("jax_enable_x64", True) switches it on')
+    return xp.float64
+
+
+def as_numpy(array: Array) -> "np.ndarray":
+    """Return an array of any library as NumPy's."""
+    return np.asarray(array)
+
+
 def int_dtype(xp: Any) -> Any:
     """Return the dtype of counts and labels: int64; for other libraries their default, as JAX may lack 64 bits."""
     return np.dtype(np.int64) if xp is np else xp.asarray(0).dtype

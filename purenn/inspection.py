@@ -1,15 +1,26 @@
-"""Checks of gradients by central differences: of any function, and of the rule of a layer."""
+"""What happens inside a network: a table of its layers, a picture of any tree, and checks of gradients by differences.
 
+Importing this module gives every record its picture in notebooks, as ``purenn.jax`` makes every record a pytree.
+"""
+
+import base64
+import itertools
 import math
+import struct
 import sys
+import zlib
 from collections.abc import Callable
+from html import escape
 from typing import Any, TypeVar, cast
 
-from purenn.activations import Activation
-from purenn.arrays import Array, astype, check_floats, check_real, describe, generator, has_kind, is_array, namespace
+from purenn import arrays, trees
+from purenn.activations import Activation, identity, softmax
+from purenn.arrays import Array, astype, check_floats, check_real, describe, float64_of, generator, is_float, namespace
 from purenn.dropout import seeded
-from purenn.layers import checked_pair, forward, vjp
-from purenn.trees import aligned, flatten, global_norm, leaf_paths, namespace_of, ravel, tree_map, unflatten
+from purenn.layers import checked_pair, dense_vjp, forward, network_vjp, vjp
+from purenn.losses import last_layer, logits, logits_vjp, output_of
+from purenn.records import for_every_record, record
+from purenn.trees import Tree, aligned, flatten, leaf_paths, namespace_of, ravel, tree_map, unflatten, with_children
 
 T = TypeVar("T")
 
@@ -43,7 +54,7 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     xp = namespace_of(arrays := aligned(tree=tree)[0])
     for array in arrays:
         check_floats(array)
-    vector, unravel = ravel(_cast(tree, _float64(xp)))
+    vector, unravel = ravel(_cast(tree, float64_of(xp)))
 
     def value(vector: Array) -> Array:
         number = xp.asarray(f(unravel(vector)))
@@ -60,20 +71,9 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     return tree_map(lambda p, g: xp.astype(g, p.dtype), tree, unravel(xp.stack(quotients)))
 
 
-def _float64(xp: Any) -> Any:
-    """Return the dtype float64; ValueError if the array library has none."""
-    if "float64" not in xp.__array_namespace_info__().dtypes(kind="real floating"):
-        raise ValueError('differences need float64; jax.config.update("jax_enable_x64", True) switches it on')
-    return xp.float64
-
-
 def _cast(tree: T, dtype: Any) -> T:
     """Return a tree whose arrays of floats have another dtype."""
-    return tree_map(lambda leaf: astype(leaf, dtype) if _is_float(leaf) else leaf, tree)
-
-
-def _is_float(leaf: Any) -> bool:
-    return is_array(leaf) and has_kind(leaf, "real floating")
+    return tree_map(lambda leaf: astype(leaf, dtype) if is_float(leaf) else leaf, tree)
 
 
 def check_vjp(layer: Any, x: Any) -> None:
@@ -107,15 +107,15 @@ def check_vjp(layer: Any, x: Any) -> None:
     is_activation = isinstance(layer, Activation)
     name = f"the pullback of {layer}" if is_activation else f"the rule of {type(layer).__name__}"
     forwards, rule = (Activation.__call__, _activation_vjp) if is_activation else (forward, cast("Any", vjp))
-    floats, takes = [*filter(_is_float, flatten((layer, x))[0])], [*map(_is_float, flatten(x)[0])]
+    floats, takes = [*filter(is_float, flatten((layer, x))[0])], [*map(is_float, flatten(x)[0])]
     xp, random = namespace_of(floats, "the layer and x"), generator(0)
-    for dtype in (floats[0].dtype, _float64(xp)):
+    for dtype in (floats[0].dtype, float64_of(xp)):
         layer, x = _cast((layer, x), dtype)
         y, pullback = checked_pair(layer, "rule", rule(layer, x))
         aligned(**{f"forward(layer, x) in {dtype}": astype(forwards(layer, x), dtype), f"y of {name}": y})
         dy = astype(xp.asarray(random.standard_normal(y.shape)), dtype)
         gradient, dx = checked_pair(layer, "pullback", pullback(dy), type(layer))
-        slope = dx() if all(takes) else tree_map(lambda a, b: b if _is_float(a) else a, x, dx()) if any(takes) else x
+        slope = dx() if all(takes) else tree_map(lambda a, b: b if is_float(a) else a, x, dx()) if any(takes) else x
         expected, returned = {"gradient": seeded(layer, 0), "dx": x}, {"gradient": seeded(gradient, 0), "dx": slope}
         _, slopes, _ = aligned(**{"the layer and x": expected, f"the result of {name}": returned})
     if 0 in y.shape or not xp.all(xp.isfinite(y)):
@@ -130,7 +130,7 @@ def check_vjp(layer: Any, x: Any) -> None:
         return float(xp.sum(dy * forwards(there["gradient"], there["dx"])))
 
     for k, (path, g) in enumerate(zip(leaf_paths(structure), slopes, strict=True)):
-        if _is_float(g) and 0 not in g.shape:
+        if is_float(g) and 0 not in g.shape:
             _check_slope(value, k, arrays[k], g, random, noise, f"{name} gives a wrong {path}")
 
 
@@ -141,7 +141,7 @@ def _activation_vjp(f: Activation, z: Array) -> Any:
 
 def _check_slope(value: Any, k: int, at: Array, g: Array, random: Any, noise: float, what: str) -> None:
     """Raise ValueError unless ``g`` is the gradient of ``value(k, change)``, where the change is added to ``at``."""
-    xp, norm = namespace(g), float(global_norm(g))
+    xp, norm = namespace(g), float(trees.global_norm(g))
     if not math.isfinite(norm):
         raise ValueError(f"{what}: it is not finite")
     tolerance, agreements = noise + 1e-6 * norm, 0
@@ -158,3 +158,293 @@ def _check_slope(value: Any, k: int, at: Array, g: Array, random: Any, noise: fl
         if (agreements := agreements + agrees) == 3:
             return
     raise ValueError(f"{what}, or x is too close to kinks; take fewer examples, or values of x that are apart")
+
+
+# A table of what happens inside
+
+
+@record
+class Row:
+    """What one layer does to a batch. What ``inspect`` was not given is None.
+
+    Attributes
+    ----------
+    path : str
+        Where the layer is in the network, such as ``layers.0``; ``prediction`` for the activation at the output.
+    layer : record
+        The layer, or the activation at the output.
+    input, output : arrays
+        For a dense layer at the output, its output is the logits; the prediction has a row of its own.
+    output_gradient : array
+        The gradient of the loss with respect to the output; in the row of the prediction, with respect to the logits.
+    gradient : record
+        The gradient of the loss with respect to the layer: a record like the layer.
+    """
+
+    path: str
+    layer: Tree
+    input: Tree = None
+    output: Tree = None
+    output_gradient: Tree = None
+    gradient: Tree = None
+
+
+@record
+class Inspection:
+    """What ``inspect`` found: a row for each layer. It prints as a table."""
+
+    rows: tuple[Row, ...]
+
+    def __repr__(self) -> str:
+        table = _table(self)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+        return "\n".join([*lines, _summary(self)])
+
+
+def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
+    """Return what happens inside a network on a batch: a row for each layer, which prints as a table.
+
+    Each ``Row`` holds arrays: the input and output of a layer, the gradient of the loss at its output, and its own
+    gradient. The table shows, for each layer, the mean and the standard deviation of its output; for a dense layer, the
+    shares of its units that are dead (the derivative of the activation is 0 on the whole batch) or saturated (it is not
+    dead, but below 0.05 on the whole batch); the Euclidean norm of its gradient, and its ratio to the norm of the
+    parameters. In the row of the prediction, the gradient is the one at the logits. The last line counts the
+    parameters, and says where the first value appears that is not finite: forwards, from the input to the prediction,
+    or backwards, from there to the gradients.
+
+    Parameters
+    ----------
+    params : Params, or any layer
+    x : array, (n, fan_in), or None
+        A batch. Without it, the table shows shapes and counts alone.
+    y : array, or None
+        Labels or targets, as ``loss`` takes them. Without them, there are no gradients.
+
+    Raises the errors of ``forward``, and with ``y`` those of ``grads``.
+
+    >>> import numpy as np, purenn as nn
+    >>> nn.inspect(nn.init(0, sizes=(4, 3, 2), activations=(nn.relu, nn.softmax)))
+    path      layer          output  parameters
+    layers.0  Dense relu     (n, 3)  15
+    layers.1  Dense softmax  (n, 2)  8
+    23 parameters; first values that are not finite: none
+    """
+    if x is None and y is not None:
+        raise TypeError("y was given without x; inspect(params, x, y) takes both")
+    last = last_layer(params)
+    is_dense, dz = vjp.dispatch(type(last)) is dense_vjp, None
+    z, back = _traced(params, "", x, logits_vjp if is_dense else vjp)
+    if y is not None:
+        output = output_of(params)
+        dz = output.loss_gradient(z, *output.checked(y, None, z))
+    rows = back(dz)[0][params is not last :]  # the network itself is not a row
+    if is_dense and x is not None:
+        rows.append(Row("prediction", last.activation, z, last.activation.function(z), dz))
+    return Inspection(tuple(rows))
+
+
+def _traced(layer: Any, path: str, x: Any, rule: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Apply a layer; return its output, and the function ``dy -> (rows, gradient, dx)``. Values may be None."""
+    if vjp.dispatch(type(layer)) is not network_vjp:
+        y, pullback = (None, cast("Any", None)) if x is None else checked_pair(layer, "rule", rule(layer, x))
+
+        def back(dy: Any) -> Any:
+            gradient, dx = (None, lambda: None) if dy is None else pullback(dy)
+            return [Row(path, layer, x, y, dy, gradient)], gradient, dx
+
+        return y, back
+
+    y, backs = x, []
+    for number, part in enumerate(layer.layers):
+        inner = rule if number == len(layer.layers) - 1 else vjp
+        y, part_back = _traced(part, f"{path}{'.' * bool(path)}layers.{number}", y, inner)
+        backs.append(part_back)
+
+    def network_back(dy: Any) -> Any:
+        rows, gradients, dx = list[Row](), list[Any](), cast("Any", lambda: dy)
+        for part_back in reversed(backs):
+            below, gradient, dx = part_back(dx())
+            rows, gradients = below + rows, [gradient, *gradients]
+        gradient = None if dy is None else with_children(layer, tuple(gradients))
+        return [Row(path, layer, x, y, dy, gradient), *rows], gradient, dx
+
+    return y, network_back
+
+
+# How an inspection prints
+
+_HEADINGS = ("path", "layer", "output", "parameters", "mean", "std", "dead", "saturated", "|gradient|", "/ |layer|")
+
+
+def _table(inspection: Inspection) -> list[tuple[str, ...]]:
+    """Return the cells of the table, without the columns that are empty."""
+    idle = [_idle(row.layer, row.input) for row in inspection.rows]
+    if inspection.rows[-1].path == "prediction":
+        idle[-2] = ("", "")  # whose output is the logits
+    rows = [_cells(row, *shares) for row, shares in zip(inspection.rows, idle, strict=True)]
+    columns = [column for column in zip(_HEADINGS, *rows, strict=True) if any(column[1:])]
+    return list(zip(*columns, strict=True))
+
+
+def _cells(row: Row, dead: str, saturated: str) -> tuple[str, ...]:
+    layer, is_activation = row.layer, isinstance(row.layer, Activation)
+    slopes = row.output_gradient if is_activation else row.gradient
+    name = str(layer) if is_activation else f"{type(layer).__name__} {getattr(layer, 'activation', '')}".strip()
+    shape = f"(n, {getattr(layer, 'fan_out', None) or '?'})" if row.output is None else str(row.output.shape)
+    mean, std, norm, ratio = "", "", "", ""
+    if is_float(row.output) and not trees.not_finite(row.output) and 0 not in row.output.shape:
+        xp, top = namespace(row.output), arrays.magnitude(row.output)
+        mean, std = (f"{float(f(row.output / top)) * top:.3g}" for f in (xp.mean, xp.std))
+    if flatten(slopes)[0]:
+        slope, size = (float(trees.global_norm(tree)) if flatten(tree)[0] else math.nan for tree in (slopes, layer))
+        norm, ratio = f"{slope:.3g}", "" if is_activation else f"{slope / (size or math.nan):.3g}"
+    indent = "  " * (row.path.count("layers.") - 1)
+    return indent + row.path, name, shape, f"{trees.size(layer):,}", mean, std, dead, saturated, norm, ratio
+
+
+def _idle(f: Any, z: Any) -> tuple[str, str]:
+    """Return the shares of units that are dead and saturated, if they are known: not for softmax, which mixes units."""
+    if vjp.dispatch(type(f)) is dense_vjp and z is not None:
+        f, z = f.activation, logits(f, z)
+    if not isinstance(f, Activation) or z is None or f in (softmax, identity) or 0 in z.shape:
+        return "", ""
+    xp = namespace(z)
+    slopes = xp.max(xp.abs(xp.reshape(f.pullback(z, f.function(z), xp.ones_like(z)), (-1, z.shape[-1]))), axis=0)
+    dead, low = (float(xp.mean(xp.astype(test, z.dtype))) for test in (slopes == 0, slopes < 0.05))
+    return f"{dead:.0%}", f"{low - dead:.0%}"
+
+
+def _summary(inspection: Inspection) -> str:
+    """Return the line below the table."""
+    rows = [row for row in inspection.rows if vjp.dispatch(type(row.layer)) is not network_vjp]
+    places = [("the input", rows[0].input)]
+    for row in rows:
+        places += [(f"the parameters of {row.path}", row.layer), (f"the output of {row.path}", row.output)]
+    for row in reversed(rows):
+        at, of = f"the gradient at the output of {row.path}", f"the gradient of {row.path}"
+        places += [(at, row.output_gradient), (of, row.gradient)]
+    counts = ((place, trees.not_finite(tree), trees.size(tree)) for place, tree in places)
+    first = next((f"{place}: {bad:,} of {size:,}" for place, bad, size in counts if bad), "none")
+    return f"{sum(trees.size(row.layer) for row in rows):,} parameters; first values that are not finite: {first}"
+
+
+# Pictures for notebooks
+
+_STYLE = """<style>.purenn{font:12px monospace;overflow:auto}.purenn details>*{margin-left:1.5em}
+.purenn img{image-rendering:pixelated;vertical-align:middle;outline:1px solid #8885}.purenn th{text-align:left}
+.purenn figure{display:inline-block;margin:4px;text-align:center}.purenn mark{background:#d0d;color:#fff}
+.purenn td,.purenn th{padding:1px 8px;white-space:pre}</style>"""
+_COLOURS = b"\x3b\x8b\xd9" * 17 + b"\xe6\x76\x10" * 16 + b"\xdd\x00\xdd"  # blue, orange; the last: not finite
+_OPACITIES = bytes([*(round(255 * abs(level - 16) / 16) for level in range(33)), 255])
+
+
+def html(tree: Any) -> str:
+    """Return a picture of a tree in HTML, at most 100 KB: what a notebook shows for a record.
+
+    The tree can be folded. An array is shown with its dtype, shape, smallest, mean and largest value, a mark if some
+    values are not finite, and a picture: negative numbers are blue, positive ones orange, the strongest colour is the
+    largest magnitude. Weights of a first layer that takes square images are shown as images, a data set by its first
+    digits, an inspection as its table with histograms.
+
+    >>> import purenn as nn
+    >>> nn.html("a < b").endswith("<div>&#x27;a &lt; b&#x27;</div></div>")
+    True
+    """
+    return f'<div class="purenn">{_STYLE}{_node("", tree, "", [80_000])}</div>'
+
+
+def _node(name: str, value: Any, path: str, left: list[int]) -> str:
+    """Return a node of a tree with its children; ``left`` holds the number of characters that may still come."""
+    kind, children = trees.kinds[type(value)], dict[str, Any]()
+    text = f"<b>{escape(name[:80])}</b> " if name else ""
+    if path.count(".") > 50:
+        text += "…"
+    elif kind is None:
+        text += _leaf(value, path)
+    elif isinstance(value, Inspection):
+        text += _inspected(value)
+    else:
+        detail, values = kind.open(value)
+        children = dict(zip(detail if kind.fields is None else kind.fields, values, strict=True))
+        fields = trees.fields_of(value) if kind.fields is not None else {}
+        statics = [f"{key}={arrays.brief(field)}" for key, field in fields.items() if key not in children]
+        what = f"{type(value).__name__} of {len(values)}" if kind.fields is None and values else type(value).__name__
+        text += escape(f"{what} {', '.join(statics)}"[:500]) + _digits(value)
+    left[0] -= len(text) + 50  # tags
+    parts = [_node(str(n), child, f"{path}.{n}", left) for n, child in children.items() if left[0] >= 0]
+    parts += ["<div>…</div>"] * (len(parts) < len(children))
+    return f"<details open><summary>{text}</summary>{''.join(parts)}</details>" if parts else f"<div>{text}</div>"
+
+
+def _leaf(value: Any, path: str) -> str:
+    text = escape(arrays.brief(value))
+    if (
+        not arrays.is_array(value)
+        or not arrays.has_kind(value, "bool", "integral", "real floating")
+        or 0 in value.shape
+    ):
+        return text
+    v = arrays.as_numpy(arrays.as_floats(value, "array"))
+    xp, bad, top, side = namespace(v), trees.not_finite(v), arrays.magnitude(v), math.isqrt(v.shape[0] if v.ndim else 0)
+    least, most = xp.min(xp.where(xp.isfinite(v), v, math.inf)), xp.max(xp.where(xp.isfinite(v), v, -math.inf))
+    mean = top * xp.sum(xp.where(xp.isfinite(v), v, 0) / top) / max(1, v.size - bad)
+    text += f" {least:.3g} … {mean:.3g} … {most:.3g}" if v.ndim else f" {v:.3g}"
+    text += f" <mark>{bad:,} not finite</mark>" if bad else ""
+    tiles = v.reshape(1, -1, v.shape[-1] if v.ndim else 1)
+    if v.ndim == 2 and 4 <= side == v.shape[0] / side and path.endswith(".layers.0.weights"):
+        tiles = v.T.reshape(-1, side, side)[: max(1, min(64, 12_000 // side**2))]
+    return f"{_image(tiles)} {text}"
+
+
+def _image(tiles: Any) -> str:
+    """Return pictures ``(n, height, width)``, eight in a row, as one PNG (Portable Network Graphics, section 11)."""
+    xp, tiles = namespace(tiles), tiles[:, :: -(-tiles.shape[1] // 48), :: -(-tiles.shape[2] // 48)]
+    levels = xp.where(xp.isfinite(tiles), xp.round(16 * (tiles / arrays.magnitude(tiles))) + 16, 33).astype("uint8")
+    columns, gap = min(len(levels), 8), int(len(levels) > 1)
+    padded = xp.pad(levels, ((0, -len(levels) % columns), (0, gap), (0, gap)), constant_values=16)
+    _, height, width = padded.shape
+    pixels = xp.moveaxis(padded.reshape(-1, columns, height, width), 2, 1).reshape(-1, columns * width)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 8, 3, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels), 9)  # each row begins with its filter: none
+    chunks = ((b"IHDR", header), (b"PLTE", _COLOURS), (b"tRNS", _OPACITIES), (b"IDAT", data), (b"IEND", b""))
+    png = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    source = base64.b64encode(b"\x89PNG\r\n\x1a\n" + png).decode()
+    return f'<img height="{len(pixels) * max(1, min(8, 144 // len(pixels)))}" src="data:image/png;base64,{source}">'
+
+
+def _digits(record: Any) -> str:
+    """Return the first images of a data set with their labels."""
+    if not all(hasattr(record, name) for name in ("image_shape", "train_images", "train_labels")):
+        return ""
+    pairs = zip(arrays.as_numpy(record.train_images)[:20], arrays.as_numpy(record.train_labels), strict=False)
+    pictures = ((_image(image.reshape(1, *record.image_shape)), label) for image, label in pairs)
+    return "<br>" + "".join(f"<figure>{image}<figcaption>{label}</figcaption></figure>" for image, label in pictures)
+
+
+def _inspected(inspection: Inspection) -> str:
+    head, *table = _table(inspection)
+    rows = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    for cells, row in itertools.islice(zip(table, inspection.rows, strict=True), 100):
+        cells = (*map(escape, cells), _histogram(row.output))
+        rows += f"</tr><tr>{''.join(f'<td>{cell}</td>' for cell in cells)}"
+    return f"<table><tr>{rows}</tr></table>{escape(_summary(inspection))}"
+
+
+def _histogram(values: Any) -> str:
+    """Return a histogram of 16 bars, drawn by one path."""
+    if not is_float(values) or trees.not_finite(values) or 0 in values.shape:
+        return ""
+    above = arrays.as_numpy(values) - arrays.as_numpy(values).min()
+    bins = (above / (above.max() or 1) * 16).astype(int).clip(max=15)
+    counts = [int((bins == k).sum()) for k in range(16)]
+    bars = "".join(f"M{4 * k},16h3v{-16 * count / max(counts):.1f}h-3z" for k, count in enumerate(counts))
+    return f'<svg width="64" height="16"><path fill="currentColor" d="{bars}"/></svg>'
+
+
+def _picture_in_notebooks(cls: Any) -> None:
+    """Let notebooks show records of a class by ``html``."""
+    cls._repr_html_ = html
+
+
+for_every_record(_picture_in_notebooks)

@@ -72,12 +72,16 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
 
 def _output_layer(params: Any) -> Dense:
     """Return the layer that a network ends with, which must be dense."""
-    while _follows(params, network_vjp):
-        params = params.layers[-1]
-    if not _follows(params, dense_vjp):
+    layer = last_layer(params)
+    if not _follows(layer, dense_vjp):
         rule = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
-        raise TypeError(f"the network ends in {type_name(params)}, but {rule}")
-    return cast("Dense", params)
+        raise TypeError(f"the network ends in {type_name(layer)}, but {rule}")
+    return cast("Dense", layer)
+
+
+def last_layer(params: Any) -> Any:
+    """Return the layer that a network ends with, also if networks are nested."""
+    return last_layer(params.layers[-1]) if _follows(params, network_vjp) else params
 
 
 def _follows(layer: Any, rule: Any) -> bool:
@@ -121,7 +125,7 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
     1.3862943611198906
     """
-    output, z = _output(params), logits(params, x)
+    output, z = output_of(params), logits(params, x)
     return output.mean_loss(z, *output.checked(y, sample_weight, z))
 
 
@@ -151,7 +155,7 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights
     array([[-1.5,  1.5]])
     """
-    output, (z, pullback) = _output(params), logits_vjp(params, x)
+    output, (z, pullback) = output_of(params), logits_vjp(params, x)
     gradient: L = pullback(output.loss_gradient(z, *output.checked(y, sample_weight, z)))[0]
     return gradient
 
@@ -167,7 +171,7 @@ def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = 
     >>> print(value, gradient.weights)
     2.0 [[-2.]]
     """
-    output, (z, pullback) = _output(params), logits_vjp(params, x)
+    output, (z, pullback) = output_of(params), logits_vjp(params, x)
     checked = output.checked(y, sample_weight, z)
     gradient, _ = pullback(output.loss_gradient(z, *checked))
     return output.mean_loss(z, *checked), gradient
@@ -185,7 +189,7 @@ def predict(params: Any, x: Array) -> Array:
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    return lock_in_place(_output(params).decide(forward(params, x)))
+    return lock_in_place(output_of(params).decide(forward(params, x)))
 
 
 def accuracy(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -201,7 +205,7 @@ def accuracy(params: Any, x: Array, y: Array, sample_weight: Array | None = None
     >>> print(nn.accuracy(layer, np.asarray([[1.0, 0.0], [0.0, 1.0]]), np.asarray([0, 0])))
     0.5
     """
-    output = _output(params)
+    output = output_of(params)
     if output.activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     predictions = forward(params, x)
@@ -258,7 +262,8 @@ def _weigh(values: Array, w: Array | None) -> tuple[Array, Any]:
     return (values, values.shape[0]) if w is None else (xp.where(w > 0, values, 0) * w, xp.sum(w))
 
 
-def _output(params: Any) -> _Output:
+def output_of(params: Any) -> _Output:
+    """Return what the activation at the output means; TypeError if it determines no loss."""
     activation = _output_layer(params).activation
     output = _OUTPUTS.get(activation)
     if output is None:

@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, cast
 
+from purenn import arrays
 from purenn.arrays import Array, check_arrays, check_number, check_real, describe, lock_in_place, namespace, read_only
 
 T = TypeVar("T")
@@ -267,6 +268,18 @@ def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:
     if not arrays:
         raise ValueError(f"there are no arrays of numbers in {name}")
     return namespace(arrays[0])
+
+
+def size(tree: Any) -> int:
+    """Return how many numbers the arrays of a tree hold."""
+    return sum(math.prod(array.shape) for array in flatten(tree)[0])
+
+
+def not_finite(tree: Any) -> int:
+    """Return how many floats of a tree are NaN or infinite."""
+    return sum(
+        int(namespace(a).count_nonzero(~namespace(a).isfinite(a))) for a in filter(arrays.is_float, flatten(tree)[0])
+    )
 
 
 def zeros_like(tree: T) -> T:

@@ -1,7 +1,11 @@
-"""check_vjp passes every right rule, and says what is wrong with a wrong one."""
+"""What one sees of a network: the check of its rules, the table of its layers, and its picture."""
 
+import base64
 import importlib
+import re
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import array_api_strict as strict
@@ -11,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import purenn as nn
-from tests.strategies import ACTIVATIONS, dtypes, networks, seeds
+from tests.strategies import ACTIVATIONS, dtypes, networks, problems, seeds
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +264,222 @@ def test_it_draws_the_same_numbers_each_time_and_runs_on_other_arrays():
             nn.check_vjp(nn.Activation("half", nn.tanh.function, lambda z, y, dy: dy * (1 - y * y) / 2), x)
         messages.add(str(error.value))
     assert len(messages) == 1
+
+
+def by_hand(params, x, y):
+    """The inputs, outputs and gradients of the layers of a flat network, by a chain of nn.vjp."""
+    *below, last = params.layers
+    linear = nn.Dense(last.weights, last.biases, nn.identity)
+    inputs, pullbacks = [x], []
+    for layer in (*below, linear):
+        output, pullback = nn.vjp(layer, inputs[-1])
+        inputs.append(output)
+        pullbacks.append(pullback)
+    k = y if y.ndim == 2 else np.eye(last.fan_out)[y]
+    dy = (last.activation(inputs[-1]) - k.astype(inputs[-1].dtype)) / len(x)
+    slopes, gradients = [dy], []
+    for number, pullback in enumerate(reversed(pullbacks)):
+        gradient, dx = pullback(slopes[0])
+        gradients.insert(0, gradient)
+        if number < len(pullbacks) - 1:
+            slopes.insert(0, dx())
+    return inputs, slopes, gradients
+
+
+def assert_equal(a, b):
+    assert [leaf.tobytes() for leaf in nn.tree_leaves(a)] == [leaf.tobytes() for leaf in nn.tree_leaves(b)]
+
+
+@given(problems())
+def test_an_inspection_holds_what_a_chain_by_hand_gives(problem):
+    params, x, y = problem
+    inputs, slopes, gradients = by_hand(params, x.astype(params.layers[0].weights.dtype), y)
+    *rows, last = nn.inspect(params, x, y).rows
+    for number, row in enumerate(rows):
+        assert (row.path, row.layer) == (f"layers.{number}", params.layers[number])
+        assert_equal((row.input, row.output), (inputs[number], inputs[number + 1]))
+        assert_equal((row.output_gradient, row.gradient), (slopes[number], gradients[number]))
+        assert type(row.gradient) is type(row.layer)
+    assert_equal((last.input, last.output, last.output_gradient), (inputs[-1], nn.forward(params, x), slopes[-1]))
+    for forwards in (nn.inspect(params, x), nn.inspect(params)):
+        assert [row.path for row in forwards.rows] == [row.path for row in (*rows, last)][: len(forwards.rows)]
+        assert all(row.gradient is row.output_gradient is None for row in forwards.rows)
+    assert repr(nn.inspect(params)).splitlines()[-1].startswith(f"{nn.ravel(params)[0].size:,} parameters;")
+
+
+@nn.record
+class Twice:
+    """Your own layer, without a line for inspections."""
+
+
+@nn.vjp.register
+def twice_vjp(layer: Twice, x):
+    return 2 * x, lambda dy: (layer, lambda: 2 * dy)
+
+
+def test_nested_and_parameterless_layers_have_rows_and_count_once():
+    first, second, last = nn.init(0, (4, 3, 3, 2), (nn.tanh, nn.relu, nn.softmax)).layers
+    x, y = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32), np.arange(5) % 2
+    nested = nn.Params((Twice(), first, nn.Params((nn.Dropout(0.5), second)), nn.Params((last,))))
+    flat = nn.Params((Twice(), first, nn.Dropout(0.5), second, last))
+    inspection = nn.inspect(nested, x, y)
+    text = str(inspection)
+    leaves = [row for row in inspection.rows if not isinstance(row.layer, nn.Params)]
+    for ours, theirs in zip(leaves, nn.inspect(flat, x, y).rows, strict=True):
+        assert_equal((ours.input, ours.output, ours.gradient), (theirs.input, theirs.output, theirs.gradient))
+    assert [line.split("  ")[0] or line.strip().split("  ")[0] for line in text.splitlines()[1:-1]] == [
+        "layers.0", "layers.1", "layers.2", "layers.2.layers.0", "layers.2.layers.1", "layers.3", "layers.3.layers.0", "prediction"
+    ]  # fmt: skip
+    assert "\n  layers.2.layers.1" in text and text.endswith("35 parameters; first values that are not finite: none")
+    header = inspection.rows[2]
+    assert header.gradient == nn.Params((nn.Dropout(0.5), leaves[3].gradient))
+    assert_equal((header.input, header.output), (leaves[1].output, leaves[3].output))
+    assert nn.inspect(nn.Params((Twice(), Twice())), x).rows[1].output.tolist() == (4 * x).tolist()
+    assert str(nn.inspect(Twice())).splitlines()[1].split() == ["Twice", "(n,", "?)", "0"]
+    assert len(nn.inspect(first, x).rows) == 2
+
+
+def cells(inspection, path):
+    """The cells of a row of the printed table by their headings."""
+    head, *lines = (re.split(r"  +", line) for line in str(inspection).splitlines()[:-1])
+    return next(dict(zip(head, line, strict=False)) for line in lines if line[0] == path)
+
+
+def test_dead_and_saturated_units_are_counted():
+    weights = np.asarray([[1.0, 1.0, 1.0, 30.0]])
+    x = np.linspace(0.1, 1, 8)[:, None]
+    for f, biases, dead, saturated in (
+        (nn.relu, [0, -5, -0.5, 0], "25%", "0%"), (nn.tanh, [0, -5, 9, -1e3], "25%", "50%"), (nn.sigmoid, [0, 0, 9, 9], "0%", "50%")
+    ):  # fmt: skip
+        hidden = nn.Dense(weights, np.asarray(biases, float), f)
+        shown = cells(nn.inspect(nn.Params((hidden, nn.Dense(np.eye(4), np.zeros(4), nn.softmax))), x), "layers.0")
+        assert (shown["dead"], shown["saturated"]) == (dead, saturated)
+    assert "dead" not in str(nn.inspect(nn.Dense(np.eye(4), np.zeros(4), nn.softmax), np.eye(4)))
+
+
+def test_the_table_shows_means_and_norms():
+    params, x, y = nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax), "float64"), np.eye(4), np.arange(4) % 2
+    inspection = nn.inspect(params, x, y)
+    shown, row = cells(inspection, "layers.0"), inspection.rows[0]
+    assert shown["layer"] == "Dense tanh" and shown["output"] == "(4, 3)" and shown["parameters"] == "15"
+    norm = nn.global_norm(row.gradient)
+    expected = row.output.mean(), row.output.std(), float(norm), norm / nn.global_norm(row.layer)
+    assert [float(shown[name]) for name in ("mean", "std", "|gradient|", "/ |layer|")] == pytest.approx(
+        expected, rel=1e-2
+    )
+    at_the_logits = float(str(inspection).splitlines()[-2].split()[-1])
+    assert at_the_logits == pytest.approx(float(nn.global_norm(inspection.rows[2].output_gradient)), rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+def test_the_first_value_that_is_not_finite_is_found():
+    params, x, y = (
+        nn.init(0, (4, 3, 3, 2), (nn.relu, nn.relu, nn.identity)),
+        np.ones((5, 4), np.float32),
+        np.ones((5, 2)),
+    )
+    spoilt = nn.tree_map_with_path(lambda path, p: p * np.nan if path == "layers.1.biases" else p, params)
+    large = nn.tree_map_with_path(lambda path, p: p * 1e30 if path == "layers.1.weights" else p, params)
+    for network, batch, where in (
+        (params, x, "none"), (params, x * np.inf, "the input: 20 of 20"), (spoilt, x, "the parameters of layers.1: 3 of 12"),
+        (large, x * 1e20, "the output of layers.1: "), (large, x * 1e4, "the gradient of layers.2: 6 of 8")
+    ):  # fmt: skip
+        assert f"first values that are not finite: {where}" in str(nn.inspect(network, batch, y))
+
+
+def test_wrong_arguments_of_inspect():
+    params, x = nn.init(0, (4, 2), [nn.tanh]), np.ones((3, 4), np.float32)
+    with pytest.raises(TypeError, match=r"y was given without x; inspect\(params, x, y\) takes both"):
+        nn.inspect(params, y=np.ones(3))
+    with pytest.raises(TypeError, match="the network ends in tanh, which determines no loss"):
+        nn.inspect(params, x, np.ones(3))
+    with pytest.raises(ValueError, match="x has 3 features, but the layer takes 4"):
+        nn.inspect(params, x[:, :3])
+    with pytest.raises(TypeError, match="vjp has no rule for int"):
+        nn.inspect(3, x)
+
+
+def pixels(page):
+    """The pixels of all pictures of a page, as palette indices."""
+    for source in re.findall(r'src="data:image/png;base64,([^"]+)"', page):
+        png = base64.b64decode(source)
+        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        chunks, at = {}, 8
+        while at < len(png):
+            (length,) = struct.unpack(">I", png[at : at + 4])
+            name, data = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+            assert struct.unpack(">I", png[at + 8 + length : at + 12 + length]) == (zlib.crc32(name + data),)
+            chunks[name], at = data, at + 12 + length
+        width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+        assert len(chunks[b"PLTE"]) == 3 * len(chunks[b"tRNS"]) == 3 * 34
+        rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
+        assert not rows[:, 0].any() and rows.max() < 34
+        yield rows[:, 1:].astype(int)
+
+
+def test_pictures_show_signs_sizes_and_what_is_not_finite():
+    (picture,) = pixels(nn.html(np.asarray([[-2.0, 0.0, 2.0], [1.0, np.nan, -np.inf]])))
+    assert picture.tolist() == [[0, 16, 32], [24, 33, 33]]
+    text = nn.html(np.asarray([[-2.0, 0.0, 2.0], [1.0, np.nan, -np.inf]]))
+    assert "f64[2,3] -2 … 0.25 … 2 <mark>2 not finite</mark>" in text
+    assert "<mark>" not in nn.html(np.ones(3))
+    for array in (np.zeros((0, 3)), np.asarray("text"), np.ones(2, complex)):
+        assert "<img" not in nn.html(array)
+    assert "f32[] 2.5" in nn.html(np.float32(2.5)[None].reshape(())) and "bool[2]" in nn.html(np.asarray([True, False]))
+
+
+def test_first_weights_are_images_and_digits_have_labels():
+    params = nn.init(0, (64, 10, 9), (nn.tanh, nn.softmax))
+    first, *_ = pixels(params._repr_html_())
+    assert first.shape == (18, 72)
+    tile = np.round(16 * params.layers[0].weights[:, 0] / abs(params.layers[0].weights).max()).reshape(8, 8) + 16
+    assert first[:8, :8].tolist() == tile.tolist() and (first[8] == 16).all() and (first[9:, 18:] == 16).all()
+    data = nn.mnist.digits()
+    labels = re.findall(r"<figcaption>(\d)</figcaption>", nn.html(data))
+    assert labels == [str(label) for label in data.train_labels[:20]]
+    digit = next(pixels(nn.html(data)))
+    image = data.train_images[0].reshape(8, 8)
+    assert digit.tolist() == (np.round(16 * (image / image.max())) + 16).tolist()
+
+
+@nn.record
+class Named:
+    text: str
+    parts: nn.Tree = None
+
+
+TREES = {
+    "script": {"<script>alert(1)</script>": Named("<b>&\"'", (np.ones(2), "</details><script>"))},
+    "many arrays": tuple(np.random.default_rng(0).standard_normal((300, 60, 60))),
+    "many leaves": list(range(100_000)),
+    "deep": None,
+    "long": {"x" * 1_000_000: "y" * 1_000_000, "z": Named("t" * 1_000_000)},
+    "large": np.random.default_rng(0).standard_normal((2_000, 2_000)),
+    "first weights": nn.init(0, (784, 300, 10), (nn.tanh, nn.softmax)),
+    "layers": nn.init(0, [8] * 400, [nn.relu] * 399),
+    "inspection": nn.inspect(nn.init(0, [8] * 400, [nn.relu] * 399), np.ones((9, 8), np.float32)),
+    "huge": np.asarray([1.7e308, -1.7e308, 5e-324, 0]),
+}
+for _ in range(500):
+    TREES["deep"] = (TREES["deep"], 1)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_pages_are_small_well_formed_and_escaped(name):
+    page = nn.html(TREES[name])
+    assert len(page.encode()) <= 100_000
+    assert "<script" not in page
+    for tag in ("div", "details", "summary", "table", "tr", "td", "th", "figure", "mark", "b", "svg"):
+        assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
+    list(pixels(page))
+    assert ("…</div>" in page) == (name in ("many arrays", "many leaves", "deep", "layers"))
+
+
+def test_every_record_has_its_picture_and_inspections_their_histograms():
+    assert Named("a")._repr_html_() == nn.html(Named("a"))
+    inspection = nn.inspect(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax)), np.eye(4, dtype=np.float32), np.arange(4) % 2)
+    page = inspection._repr_html_()
+    assert page.count("<svg") == 3 and "<th>dead</th>" in page and "<td>Dense tanh</td>" in page
+    there = nn.tree_map(strict.asarray, nn.init(0, (4, 3), [nn.softmax]))
+    assert nn.html(there) == nn.html(nn.init(0, (4, 3), [nn.softmax]))
+    assert str(nn.inspect(there, strict.ones((2, 4), dtype=strict.float32))).count("\n") == 3

@@ -44,6 +44,8 @@ def everything(params, x, y):
         "forward": [nn.forward(params, x), nn.forward(nn.Dropout(0.5, 3), x)],
         "global_norm": nn.global_norm(params),
         "grads": nn.grads(params, x, y),
+        "html": [nn.html((params, x)), params._repr_html_()],
+        "inspect": nn.inspect(params, x, y),
         "init": [nn.init(3, (2, 2), [nn.relu], initializer=f) for f in (None, nn.initializers.orthogonal)],
         "initializers": [getattr(nn.initializers, name)(3, 2, 4) for name in INITIALIZERS],
         "load": saved[1],
