@@ -334,7 +334,7 @@ def _summary(inspection: Inspection) -> str:
 _STYLE = """<style>.purenn{font:12px monospace;overflow:auto}.purenn details>*{margin-left:1.5em}
 .purenn img{image-rendering:pixelated;vertical-align:middle;outline:1px solid #8885}.purenn th{text-align:left}
 .purenn figure{display:inline-block;margin:4px;text-align:center}.purenn mark{background:#d0d;color:#fff}
-.purenn td,.purenn th{padding:1px 8px;white-space:pre}</style>"""
+.purenn table{color:inherit;font:inherit}.purenn td,.purenn th{padding:1px 8px;white-space:pre}</style>"""
 _COLOURS = b"\x3b\x8b\xd9" * 17 + b"\xe6\x76\x10" * 16 + b"\xdd\x00\xdd"  # blue, orange; the last: not finite
 _OPACITIES = bytes([*(round(255 * abs(level - 16) / 16) for level in range(33)), 255])
 
@@ -443,8 +443,9 @@ def _histogram(values: Any) -> str:
 
 
 def _picture_in_notebooks(cls: Any) -> None:
-    """Let notebooks show records of a class by ``html``."""
-    cls._repr_html_ = html
+    """Let notebooks show records of a class by ``html``, unless it has its own ``_repr_html_``."""
+    if not hasattr(cls, "_repr_html_"):
+        cls._repr_html_ = html
 
 
 for_every_record(_picture_in_notebooks)

@@ -477,6 +477,8 @@ def test_pages_are_small_well_formed_and_escaped(name):
 
 def test_every_record_has_its_picture_and_inspections_their_histograms():
     assert Named("a")._repr_html_() == nn.html(Named("a"))
+    own = nn.record(type("Own", (), {"__annotations__": {"name": str}, "_repr_html_": lambda self: "mine"}))
+    assert own("x")._repr_html_() == "mine"
     inspection = nn.inspect(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax)), np.eye(4, dtype=np.float32), np.arange(4) % 2)
     page = inspection._repr_html_()
     assert page.count("<svg") == 3 and "<th>dead</th>" in page and "<td>Dense tanh</td>" in page
