@@ -264,6 +264,16 @@ def as_numpy(array: Array) -> "np.ndarray":
     return np.asarray(array)
 
 
+def real_numbers(value: Any) -> "np.ndarray | None":
+    """Return an array of real numbers as NumPy's, of floats; None for anything else, or if it is empty."""
+    try:
+        if not is_array(value) or 0 in value.shape or not has_kind(value, "bool", "integral", "real floating"):
+            return None
+        return value if is_float(value) and inspectable(value) else as_numpy(as_floats(value, "array"))
+    except (TypeError, NotImplementedError):  # NumPy's subclasses, and what JAX traces
+        return None
+
+
 def int_dtype(xp: Any) -> Any:
     """Return the dtype of counts and labels: int64; for other libraries their default, as JAX may lack 64 bits."""
     return np.dtype(np.int64) if xp is np else xp.asarray(0).dtype

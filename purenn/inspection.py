@@ -3,21 +3,17 @@
 Importing this module gives every record its picture in notebooks, as ``purenn.jax`` makes every record a pytree.
 """
 
-import base64
-import itertools
 import math
-import struct
 import sys
-import zlib
 from collections.abc import Callable
 from html import escape
 from typing import Any, TypeVar, cast
 
-from purenn import arrays, trees
-from purenn.activations import Activation, identity, softmax
+from purenn import arrays, pictures, trees
+from purenn.activations import Activation
 from purenn.arrays import Array, astype, check_floats, check_real, describe, float64_of, generator, is_float, namespace
 from purenn.dropout import seeded
-from purenn.layers import checked_pair, dense_vjp, forward, network_vjp, vjp
+from purenn.layers import checked_output, checked_pair, dense_vjp, forward, network_vjp, vjp
 from purenn.losses import last_layer, logits, logits_vjp, output_of
 from purenn.records import for_every_record, record
 from purenn.trees import Tree, aligned, flatten, leaf_paths, namespace_of, ravel, tree_map, unflatten, with_children
@@ -191,9 +187,10 @@ class Row:
 
 @record
 class Inspection:
-    """What ``inspect`` found: a row for each layer. It prints as a table."""
+    """What ``inspect`` found: ``rows``, one for each layer, and the ``loss``. It prints as a table."""
 
     rows: tuple[Row, ...]
+    loss: Tree = None
 
     def __repr__(self) -> str:
         table = _table(self)
@@ -206,12 +203,12 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     """Return what happens inside a network on a batch: a row for each layer, which prints as a table.
 
     Each ``Row`` holds arrays: the input and output of a layer, the gradient of the loss at its output, and its own
-    gradient. The table shows, for each layer, the mean and the standard deviation of its output; for a dense layer, the
-    shares of its units that are dead (the derivative of the activation is 0 on the whole batch) or saturated (it is not
-    dead, but below 0.05 on the whole batch); the Euclidean norm of its gradient, and its ratio to the norm of the
-    parameters. In the row of the prediction, the gradient is the one at the logits. The last line counts the
-    parameters, and says where the first value appears that is not finite: forwards, from the input to the prediction,
-    or backwards, from there to the gradients.
+    gradient. The table shows, for each layer, the mean and the standard deviation of its output; for a dense layer with
+    an elementwise activation, the shares of its units that are dead (the derivative of the activation is 0 on the whole
+    batch) or saturated (it is below 0.05 in magnitude on the whole batch, but not always 0); the Euclidean norm of its
+    gradient, and that norm divided by the norm of the parameters. The last line counts the parameters, and says where
+    the first value appears that is not finite: forwards, from the input to the loss, or backwards, from the logits to
+    the gradients.
 
     Parameters
     ----------
@@ -230,41 +227,53 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     layers.1  Dense softmax  (n, 2)  8
     23 parameters; first values that are not finite: none
     """
+    if vjp.dispatch(type(params)) is vjp.dispatch(object):
+        vjp(params, x)  # raises TypeError
     if x is None and y is not None:
         raise TypeError("y was given without x; inspect(params, x, y) takes both")
     last = last_layer(params)
-    is_dense, dz = vjp.dispatch(type(last)) is dense_vjp, None
+    is_dense, dz, loss = vjp.dispatch(type(last)) is dense_vjp, None, None
     z, back = _traced(params, "", x, logits_vjp if is_dense else vjp)
     if y is not None:
         output = output_of(params)
-        dz = output.loss_gradient(z, *output.checked(y, None, z))
+        checked = output.checked(y, None, z)
+        dz, loss = output.loss_gradient(z, *checked), output.mean_loss(z, *checked)
     rows = back(dz)[0][params is not last :]  # the network itself is not a row
     if is_dense and x is not None:
         rows.append(Row("prediction", last.activation, z, last.activation.function(z), dz))
-    return Inspection(tuple(rows))
+    return Inspection(tuple(rows), loss)
 
 
 def _traced(layer: Any, path: str, x: Any, rule: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Apply a layer; return its output, and the function ``dy -> (rows, gradient, dx)``. Values may be None."""
     if vjp.dispatch(type(layer)) is not network_vjp:
-        y, pullback = (None, cast("Any", None)) if x is None else checked_pair(layer, "rule", rule(layer, x))
+        y, pullback = None, cast("Any", None)
+        if x is not None:
+            try:
+                y, pullback = checked_pair(layer, "rule", rule(layer, x))
+            except (TypeError, ValueError) as error:
+                error.add_note(f"in {path or 'the layer'}")
+                raise
+            y = checked_output(vjp, layer, x, y)
 
         def back(dy: Any) -> Any:
-            gradient, dx = (None, lambda: None) if dy is None else pullback(dy)
+            if dy is None:
+                return [Row(path, layer, x, y)], None, lambda: None
+            gradient, dx = checked_pair(layer, "pullback", pullback(dy), type(layer))
             return [Row(path, layer, x, y, dy, gradient)], gradient, dx
 
         return y, back
 
-    y, backs = x, []
+    y, parts = x, []
     for number, part in enumerate(layer.layers):
         inner = rule if number == len(layer.layers) - 1 else vjp
         y, part_back = _traced(part, f"{path}{'.' * bool(path)}layers.{number}", y, inner)
-        backs.append(part_back)
+        parts.append((part_back, is_float(y)))
 
     def network_back(dy: Any) -> Any:
         rows, gradients, dx = list[Row](), list[Any](), cast("Any", lambda: dy)
-        for part_back in reversed(backs):
-            below, gradient, dx = part_back(dx())
+        for part_back, has_slope in reversed(parts):  # integers have no gradient
+            below, gradient, dx = part_back(dx() if has_slope else None)
             rows, gradients = below + rows, [gradient, *gradients]
         gradient = None if dy is None else with_children(layer, tuple(gradients))
         return [Row(path, layer, x, y, dy, gradient), *rows], gradient, dx
@@ -280,7 +289,7 @@ _HEADINGS = ("path", "layer", "output", "parameters", "mean", "std", "dead", "sa
 def _table(inspection: Inspection) -> list[tuple[str, ...]]:
     """Return the cells of the table, without the columns that are empty."""
     idle = [_idle(row.layer, row.input) for row in inspection.rows]
-    if inspection.rows[-1].path == "prediction":
+    if [row.path for row in inspection.rows[1:]][-1:] == ["prediction"]:
         idle[-2] = ("", "")  # whose output is the logits
     rows = [_cells(row, *shares) for row, shares in zip(inspection.rows, idle, strict=True)]
     columns = [column for column in zip(_HEADINGS, *rows, strict=True) if any(column[1:])]
@@ -297,20 +306,22 @@ def _cells(row: Row, dead: str, saturated: str) -> tuple[str, ...]:
         xp, top = namespace(row.output), arrays.magnitude(row.output)
         mean, std = (f"{float(f(row.output / top)) * top:.3g}" for f in (xp.mean, xp.std))
     if flatten(slopes)[0]:
-        slope, size = (float(trees.global_norm(tree)) if flatten(tree)[0] else math.nan for tree in (slopes, layer))
-        norm, ratio = f"{slope:.3g}", "" if is_activation else f"{slope / (size or math.nan):.3g}"
+        slope, size = (float(trees.global_norm(tree)) if flatten(tree)[0] else 0.0 for tree in (slopes, layer))
+        norm, ratio = f"{slope:.3g}", f"{slope / size:.3g}" if size else ""
     indent = "  " * (row.path.count("layers.") - 1)
     return indent + row.path, name, shape, f"{trees.size(layer):,}", mean, std, dead, saturated, norm, ratio
 
 
 def _idle(f: Any, z: Any) -> tuple[str, str]:
-    """Return the shares of units that are dead and saturated, if they are known: not for softmax, which mixes units."""
+    """Return the shares of units that are dead and saturated, if the activation acts on each unit by itself."""
     if vjp.dispatch(type(f)) is dense_vjp and z is not None:
         f, z = f.activation, logits(f, z)
-    if not isinstance(f, Activation) or z is None or f in (softmax, identity) or 0 in z.shape:
+    if not isinstance(f, Activation) or not is_float(z) or 0 in z.shape or trees.not_finite(z):
         return "", ""
-    xp = namespace(z)
-    slopes = xp.max(xp.abs(xp.reshape(f.pullback(z, f.function(z), xp.ones_like(z)), (-1, z.shape[-1]))), axis=0)
+    xp, y, alone = namespace(z), f.function(z), f.function(z[..., :1])
+    if not float(xp.max(xp.abs(y[..., :1] - alone))) < 1e-3:
+        return "", ""
+    slopes = xp.max(xp.abs(xp.reshape(f.pullback(z, y, xp.ones_like(z)), (-1, z.shape[-1]))), axis=0)
     dead, low = (float(xp.mean(xp.astype(test, z.dtype))) for test in (slopes == 0, slopes < 0.05))
     return f"{dead:.0%}", f"{low - dead:.0%}"
 
@@ -318,34 +329,37 @@ def _idle(f: Any, z: Any) -> tuple[str, str]:
 def _summary(inspection: Inspection) -> str:
     """Return the line below the table."""
     rows = [row for row in inspection.rows if vjp.dispatch(type(row.layer)) is not network_vjp]
-    places = [("the input", rows[0].input)]
+    places = [("the input", row.input) for row in rows[:1]]
     for row in rows:
-        places += [(f"the parameters of {row.path}", row.layer), (f"the output of {row.path}", row.output)]
+        name = row.path or "the layer"
+        places += [(f"the parameters of {name}", row.layer), (f"the output of {name}", row.output)]
+    places += [("the loss", inspection.loss)]
     for row in reversed(rows):
-        at, of = f"the gradient at the output of {row.path}", f"the gradient of {row.path}"
-        places += [(at, row.output_gradient), (of, row.gradient)]
+        at = "the logits" if row.path == "prediction" else f"the output of {row.path or 'the layer'}"
+        places += [(f"the gradient at {at}", row.output_gradient), (f"the gradient of {row.path}", row.gradient)]
     counts = ((place, trees.not_finite(tree), trees.size(tree)) for place, tree in places)
     first = next((f"{place}: {bad:,} of {size:,}" for place, bad, size in counts if bad), "none")
-    return f"{sum(trees.size(row.layer) for row in rows):,} parameters; first values that are not finite: {first}"
+    loss = "" if inspection.loss is None else f"loss {inspection.loss:.4g}; "
+    return f"{sum(trees.size(row.layer) for row in rows):,} parameters; {loss}first values that are not finite: {first}"
 
 
 # Pictures for notebooks
 
 _STYLE = """<style>.purenn{font:12px monospace;overflow:auto}.purenn details>*{margin-left:1.5em}
-.purenn img{image-rendering:pixelated;vertical-align:middle;outline:1px solid #8885}.purenn th{text-align:left}
-.purenn figure{display:inline-block;margin:4px;text-align:center}.purenn mark{background:#d0d;color:#fff}
-.purenn table{color:inherit;font:inherit}.purenn td,.purenn th{padding:1px 8px;white-space:pre}</style>"""
-_COLOURS = b"\x3b\x8b\xd9" * 17 + b"\xe6\x76\x10" * 16 + b"\xdd\x00\xdd"  # blue, orange; the last: not finite
-_OPACITIES = bytes([*(round(255 * abs(level - 16) / 16) for level in range(33)), 255])
+.purenn img{image-rendering:pixelated;vertical-align:middle;outline:1px solid #8885}
+.purenn figure{display:inline-block;margin:4px;text-align:center}.purenn mark{background:#e8d000;color:#000}
+.purenn td,.purenn th{padding:1px 8px;white-space:pre;text-align:left}
+.purenn table{color:inherit;font:inherit}</style>"""
 
 
 def html(tree: Any) -> str:
     """Return a picture of a tree in HTML, at most 100 KB: what a notebook shows for a record.
 
-    The tree can be folded. An array is shown with its dtype, shape, smallest, mean and largest value, a mark if some
-    values are not finite, and a picture: negative numbers are blue, positive ones orange, the strongest colour is the
-    largest magnitude. Weights of a first layer that takes square images are shown as images, a data set by its first
-    digits, an inspection as its table with histograms.
+    The tree can be folded. An array is shown with its dtype, shape, smallest, mean and largest value, the number of
+    values that are not finite, and a picture: negative numbers are blue, positive ones orange, the largest magnitude is
+    the strongest colour, and what is not finite is yellow. Of a large array, evenly spaced rows and columns are drawn.
+    Weights of the first of several layers, if it takes square images, are shown as images; a data set by its first
+    digits; an inspection as its table, with histograms of the outputs.
 
     >>> import purenn as nn
     >>> nn.html("a < b").endswith("<div>&#x27;a &lt; b&#x27;</div></div>")
@@ -371,75 +385,48 @@ def _node(name: str, value: Any, path: str, left: list[int]) -> str:
         statics = [f"{key}={arrays.brief(field)}" for key, field in fields.items() if key not in children]
         what = f"{type(value).__name__} of {len(values)}" if kind.fields is None and values else type(value).__name__
         text += escape(f"{what} {', '.join(statics)}"[:500]) + _digits(value)
-    left[0] -= len(text) + 50  # tags
+    text = text.encode(errors="replace").decode()
+    size = len(text.encode()) + 50  # for the tags
+    text, left[0] = (text if size <= left[0] else "…"), left[0] - size
     parts = [_node(str(n), child, f"{path}.{n}", left) for n, child in children.items() if left[0] >= 0]
     parts += ["<div>…</div>"] * (len(parts) < len(children))
     return f"<details open><summary>{text}</summary>{''.join(parts)}</details>" if parts else f"<div>{text}</div>"
 
 
 def _leaf(value: Any, path: str) -> str:
-    text = escape(arrays.brief(value))
-    if (
-        not arrays.is_array(value)
-        or not arrays.has_kind(value, "bool", "integral", "real floating")
-        or 0 in value.shape
-    ):
+    text, v = escape(arrays.brief(value)), arrays.real_numbers(value)
+    if v is None:
         return text
-    v = arrays.as_numpy(arrays.as_floats(value, "array"))
-    xp, bad, top, side = namespace(v), trees.not_finite(v), arrays.magnitude(v), math.isqrt(v.shape[0] if v.ndim else 0)
-    least, most = xp.min(xp.where(xp.isfinite(v), v, math.inf)), xp.max(xp.where(xp.isfinite(v), v, -math.inf))
-    mean = top * xp.sum(xp.where(xp.isfinite(v), v, 0) / top) / max(1, v.size - bad)
-    text += f" {least:.3g} … {mean:.3g} … {most:.3g}" if v.ndim else f" {v:.3g}"
-    text += f" <mark>{bad:,} not finite</mark>" if bad else ""
+    xp, bad, side = namespace(v), trees.not_finite(v), math.isqrt(v.shape[0] if v.ndim else 0)
+    if v.ndim and bad < v.size:
+        finite = v[xp.isfinite(v)] if bad else v
+        text += f" {finite.min():.3g} … {finite.mean(dtype=float):.3g} … {finite.max():.3g}"
+    text += f" <mark>{bad:,} not finite</mark>" if bad else "" if v.ndim else f" {v:.3g}"
     tiles = v.reshape(1, -1, v.shape[-1] if v.ndim else 1)
-    if v.ndim == 2 and 4 <= side == v.shape[0] / side and path.endswith(".layers.0.weights"):
+    is_first = path.endswith(".weights") and {part.split(".")[0] for part in path.split(".layers.")[1:]} == {"0"}
+    if v.ndim == 2 and 4 <= side == v.shape[0] / side and is_first:
         tiles = v.T.reshape(-1, side, side)[: max(1, min(64, 12_000 // side**2))]
-    return f"{_image(tiles)} {text}"
-
-
-def _image(tiles: Any) -> str:
-    """Return pictures ``(n, height, width)``, eight in a row, as one PNG (Portable Network Graphics, section 11)."""
-    xp, tiles = namespace(tiles), tiles[:, :: -(-tiles.shape[1] // 48), :: -(-tiles.shape[2] // 48)]
-    levels = xp.where(xp.isfinite(tiles), xp.round(16 * (tiles / arrays.magnitude(tiles))) + 16, 33).astype("uint8")
-    columns, gap = min(len(levels), 8), int(len(levels) > 1)
-    padded = xp.pad(levels, ((0, -len(levels) % columns), (0, gap), (0, gap)), constant_values=16)
-    _, height, width = padded.shape
-    pixels = xp.moveaxis(padded.reshape(-1, columns, height, width), 2, 1).reshape(-1, columns * width)
-    header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 8, 3, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels), 9)  # each row begins with its filter: none
-    chunks = ((b"IHDR", header), (b"PLTE", _COLOURS), (b"tRNS", _OPACITIES), (b"IDAT", data), (b"IEND", b""))
-    png = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    source = base64.b64encode(b"\x89PNG\r\n\x1a\n" + png).decode()
-    return f'<img height="{len(pixels) * max(1, min(8, 144 // len(pixels)))}" src="data:image/png;base64,{source}">'
+    return f"{pictures.image(tiles)} {text}"
 
 
 def _digits(record: Any) -> str:
     """Return the first images of a data set with their labels."""
-    if not all(hasattr(record, name) for name in ("image_shape", "train_images", "train_labels")):
+    shape, names = getattr(record, "image_shape", None), ("train_images", "train_labels")
+    images, labels = (arrays.real_numbers(getattr(record, name, None)) for name in names)
+    if images is None or labels is None or not shape or images.shape != (labels.size, math.prod(shape)):
         return ""
-    pairs = zip(arrays.as_numpy(record.train_images)[:20], arrays.as_numpy(record.train_labels), strict=False)
-    pictures = ((_image(image.reshape(1, *record.image_shape)), label) for image, label in pairs)
-    return "<br>" + "".join(f"<figure>{image}<figcaption>{label}</figcaption></figure>" for image, label in pictures)
+    digits = [pictures.image(image.reshape(1, *shape)) for image in images[:20]]
+    figures = zip(digits, map(int, labels), strict=False)
+    return "<br>" + "".join(f"<figure>{image}<figcaption>{label}</figcaption></figure>" for image, label in figures)
 
 
 def _inspected(inspection: Inspection) -> str:
     head, *table = _table(inspection)
-    rows = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    for cells, row in itertools.islice(zip(table, inspection.rows, strict=True), 100):
-        cells = (*map(escape, cells), _histogram(row.output))
-        rows += f"</tr><tr>{''.join(f'<td>{cell}</td>' for cell in cells)}"
-    return f"<table><tr>{rows}</tr></table>{escape(_summary(inspection))}"
-
-
-def _histogram(values: Any) -> str:
-    """Return a histogram of 16 bars, drawn by one path."""
-    if not is_float(values) or trees.not_finite(values) or 0 in values.shape:
-        return ""
-    above = arrays.as_numpy(values) - arrays.as_numpy(values).min()
-    bins = (above / (above.max() or 1) * 16).astype(int).clip(max=15)
-    counts = [int((bins == k).sum()) for k in range(16)]
-    bars = "".join(f"M{4 * k},16h3v{-16 * count / max(counts):.1f}h-3z" for k, count in enumerate(counts))
-    return f'<svg width="64" height="16"><path fill="currentColor" d="{bars}"/></svg>'
+    lines = [(*map(escape, (cell[:80] for cell in cells)), "") for cells in table]
+    lines = [(*line[:-1], pictures.histogram(row.output)) for line, row in zip(lines, inspection.rows, strict=True)]
+    lines[50:-1] = [("…",)] if len(lines) > 51 else lines[50:-1]
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
+    return f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{rows}</table>{escape(_summary(inspection))}"
 
 
 def _picture_in_notebooks(cls: Any) -> None:

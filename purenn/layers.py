@@ -183,7 +183,7 @@ def forward(layer: Layer, x: Array) -> Array:
     array([[0.5, 0.5]], dtype=float32)
     """
     y, _ = checked_pair(layer, "rule", vjp(layer, x))
-    return _checked_output(vjp, layer, x, y)
+    return checked_output(vjp, layer, x, y)
 
 
 @vjp.register
@@ -237,8 +237,8 @@ def chained_forward(network: Params, x: Array, last: Callable[[Layer, Array], Ar
     """Apply the layers of a network, with ``last`` in place of ``forward`` for the last of them."""
     *below, top = network.layers
     for layer in below:
-        x = _checked_output(forward, layer, x, _applied(network, layer, forward, x))
-    return _checked_output(forward, top, x, _applied(network, top, last, x))
+        x = checked_output(forward, layer, x, _applied(network, layer, forward, x))
+    return checked_output(forward, top, x, _applied(network, top, last, x))
 
 
 @vjp.register
@@ -257,7 +257,7 @@ def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Ar
     rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]
     for layer, rule in zip(network.layers, rules, strict=True):
         y, pullback = checked_pair(layer, "rule", _applied(network, layer, rule, x))
-        x = _checked_output(vjp, layer, x, y)
+        x = checked_output(vjp, layer, x, y)
         passed.append((layer, x, pullback))
     lowest = 0
     while lowest < len(passed) and not flatten(network.layers[lowest])[0]:
@@ -308,7 +308,8 @@ def checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tup
     return result[0], result[1]
 
 
-def _checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:
+def checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:
+    """Return the output of a rule; raise unless it is an array with one row per example."""
     shape = getattr(y, "shape", None)
     if shape is None or shape[:1] != getattr(x, "shape", shape)[:1]:  # your own layer may take things other than arrays
         raise _broken(rules, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")

@@ -272,7 +272,7 @@ def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:
 
 def size(tree: Any) -> int:
     """Return how many numbers the arrays of a tree hold."""
-    return sum(math.prod(array.shape) for array in flatten(tree)[0])
+    return sum(math.prod(array.shape) for array in filter(arrays.is_array, flatten(tree)[0]))
 
 
 def not_finite(tree: Any) -> int:

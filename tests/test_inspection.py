@@ -330,7 +330,9 @@ def test_nested_and_parameterless_layers_have_rows_and_count_once():
     assert [line.split("  ")[0] or line.strip().split("  ")[0] for line in text.splitlines()[1:-1]] == [
         "layers.0", "layers.1", "layers.2", "layers.2.layers.0", "layers.2.layers.1", "layers.3", "layers.3.layers.0", "prediction"
     ]  # fmt: skip
-    assert "\n  layers.2.layers.1" in text and text.endswith("35 parameters; first values that are not finite: none")
+    assert "\n  layers.2.layers.1" in text and re.search(
+        r"\n35 parameters; loss [\d.]+; first values that are not finite: none$", text
+    )
     header = inspection.rows[2]
     assert header.gradient == nn.Params((nn.Dropout(0.5), leaves[3].gradient))
     assert_equal((header.input, header.output), (leaves[1].output, leaves[3].output))
@@ -354,7 +356,9 @@ def test_dead_and_saturated_units_are_counted():
         hidden = nn.Dense(weights, np.asarray(biases, float), f)
         shown = cells(nn.inspect(nn.Params((hidden, nn.Dense(np.eye(4), np.zeros(4), nn.softmax))), x), "layers.0")
         assert (shown["dead"], shown["saturated"]) == (dead, saturated)
-    assert "dead" not in str(nn.inspect(nn.Dense(np.eye(4), np.zeros(4), nn.softmax), np.eye(4)))
+    mine = nn.Activation("mine", nn.softmax.function, nn.softmax.pullback)
+    for f, x in ((nn.softmax, np.eye(4)), (mine, np.eye(4)), (nn.relu, np.nan * np.eye(4))):
+        assert "dead" not in str(nn.inspect(nn.Dense(np.eye(4), np.zeros(4), f), x))
 
 
 def test_the_table_shows_means_and_norms():
@@ -379,10 +383,14 @@ def test_the_first_value_that_is_not_finite_is_found():
         np.ones((5, 2)),
     )
     spoilt = nn.tree_map_with_path(lambda path, p: p * np.nan if path == "layers.1.biases" else p, params)
+    steep = nn.tree_map_with_path(
+        lambda path, p: p * (1e10 if path == "layers.0.weights" else 1e-38 if path == "layers.1.weights" else 1), params
+    )
+    steep = nn.tree_map_with_path(lambda path, p: p * (1e38 if path == "layers.2.weights" else 1), steep)
     large = nn.tree_map_with_path(lambda path, p: p * 1e30 if path == "layers.1.weights" else p, params)
     for network, batch, where in (
         (params, x, "none"), (params, x * np.inf, "the input: 20 of 20"), (spoilt, x, "the parameters of layers.1: 3 of 12"),
-        (large, x * 1e20, "the output of layers.1: "), (large, x * 1e4, "the gradient of layers.2: 6 of 8")
+        (large, x * 1e20, "the output of layers.1: "), (large, x * 1e4, "the loss: 1 of 1"), (steep, x, "the gradient at the output of layers.1: ")
     ):  # fmt: skip
         assert f"first values that are not finite: {where}" in str(nn.inspect(network, batch, y))
 
@@ -397,6 +405,49 @@ def test_wrong_arguments_of_inspect():
         nn.inspect(params, x[:, :3])
     with pytest.raises(TypeError, match="vjp has no rule for int"):
         nn.inspect(3, x)
+
+
+def test_what_inspect_checks_is_what_forward_and_grads_check():
+    params, x, y = nn.init(0, (4, 2), [nn.softmax]), np.ones((3, 4), np.float32), np.asarray([0, 1, 0])
+    with pytest.raises(TypeError, match=r"the pullback of Broken \(broken_vjp\) returned .* must return a pair"):
+        nn.inspect(nn.Params((Broken(), *params.layers)), x, y)
+    with pytest.raises(TypeError, match=r"returned f32\[\], but must return an array with one row per example"):
+        nn.inspect(nn.Params((Mean(), *params.layers)), x)
+    with pytest.raises(TypeError, match="is i64") as error:
+        nn.inspect(nn.Params((nn.Dropout(0.5), *params.layers)), np.ones((3, 4), int))
+    assert error.value.__notes__ == ["in layers.0"]
+
+
+def test_integers_below_the_first_parameters_have_no_gradient():
+    table = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    dense = nn.init(0, (3, 2), [nn.softmax]).layers[0]
+    network = nn.Params((Shifted(), Embedding(table), dense))
+    words, labels = np.asarray([0, 3, 2]), np.asarray([0, 1, 1])
+    first, second, third, _ = nn.inspect(network, words, labels).rows
+    assert first.gradient is first.output_gradient is None
+    gradient = nn.grads(network, words, labels)
+    assert_equal((second.gradient, third.gradient), (gradient.layers[1], gradient.layers[2]))
+    assert re.search(r"layers.1 +Embedding +\(3, 3\)", str(nn.inspect(network, words, labels)))
+
+
+@nn.record
+class Shifted:
+    pass
+
+
+@nn.vjp.register
+def shifted_vjp(layer: Shifted, x):
+    return x + 1, lambda dy: (layer, lambda: 1 / 0)
+
+
+@nn.record
+class Mean:
+    pass
+
+
+@nn.vjp.register
+def mean_vjp(layer: Mean, x):
+    return x.mean(), lambda dy: (layer, lambda: dy)
 
 
 def pixels(page):
@@ -423,6 +474,7 @@ def test_pictures_show_signs_sizes_and_what_is_not_finite():
     text = nn.html(np.asarray([[-2.0, 0.0, 2.0], [1.0, np.nan, -np.inf]]))
     assert "f64[2,3] -2 … 0.25 … 2 <mark>2 not finite</mark>" in text
     assert "<mark>" not in nn.html(np.ones(3))
+    assert "f64[2] <mark>2 not finite</mark></div>" in nn.html(np.full(2, np.nan))
     for array in (np.zeros((0, 3)), np.asarray("text"), np.ones(2, complex)):
         assert "<img" not in nn.html(array)
     assert "f32[] 2.5" in nn.html(np.float32(2.5)[None].reshape(())) and "bool[2]" in nn.html(np.asarray([True, False]))
@@ -433,6 +485,9 @@ def test_first_weights_are_images_and_digits_have_labels():
     first, *_ = pixels(params._repr_html_())
     assert first.shape == (18, 72)
     tile = np.round(16 * params.layers[0].weights[:, 0] / abs(params.layers[0].weights).max()).reshape(8, 8) + 16
+    wide, narrow = nn.init(0, (64, 16, 9), (nn.relu, nn.relu)).layers
+    assert next(pixels(nn.html(nn.Params((nn.Params((wide,)), narrow))))).shape == (18, 72)
+    assert [picture.shape for picture in pixels(nn.html(nn.Params((wide, nn.Params((narrow,))))))][2] == (16, 9)
     assert first[:8, :8].tolist() == tile.tolist() and (first[8] == 16).all() and (first[9:, 18:] == 16).all()
     data = nn.mnist.digits()
     labels = re.findall(r"<figcaption>(\d)</figcaption>", nn.html(data))
@@ -458,6 +513,18 @@ TREES = {
     "first weights": nn.init(0, (784, 300, 10), (nn.tanh, nn.softmax)),
     "layers": nn.init(0, [8] * 400, [nn.relu] * 399),
     "inspection": nn.inspect(nn.init(0, [8] * 400, [nn.relu] * 399), np.ones((9, 8), np.float32)),
+    "emoji": {"😀" * 80 + str(number): "😀" * 100 for number in range(2_000)},
+    "mixed": (
+        *np.random.default_rng(0).standard_normal((34, 48, 48)),
+        nn.inspect(nn.init(0, [8] * 99, [nn.relu] * 98), np.ones((9, 8), np.float32)),
+    ),
+    "surrogates": {"\ud800": "\udfff\0"},
+    "nothing": (
+        nn.tree_map(np.mean, nn.mnist.digits()),
+        nn.tree_map(lambda a: a[:, ::2] if a.ndim == 2 else a, nn.mnist.digits()),
+        np.ma.ones(3),
+        np.full((2, 2), np.nan),
+    ),
     "huge": np.asarray([1.7e308, -1.7e308, 5e-324, 0]),
 }
 for _ in range(500):
@@ -472,7 +539,8 @@ def test_pages_are_small_well_formed_and_escaped(name):
     for tag in ("div", "details", "summary", "table", "tr", "td", "th", "figure", "mark", "b", "svg"):
         assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
     list(pixels(page))
-    assert ("…</div>" in page) == (name in ("many arrays", "many leaves", "deep", "layers"))
+    assert ("…</" in page) == (name in ("many arrays", "many leaves", "deep", "layers", "inspection", "emoji", "mixed"))
+    assert ("prediction" in page) == ("inspection" in name)
 
 
 def test_every_record_has_its_picture_and_inspections_their_histograms():
@@ -482,6 +550,8 @@ def test_every_record_has_its_picture_and_inspections_their_histograms():
     inspection = nn.inspect(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax)), np.eye(4, dtype=np.float32), np.arange(4) % 2)
     page = inspection._repr_html_()
     assert page.count("<svg") == 3 and "<th>dead</th>" in page and "<td>Dense tanh</td>" in page
+    assert "<svg" not in nn.html(nn.inspect(inspection.rows[0].layer, np.full((2, 4), np.nan, np.float32)))
+    assert "f16[70000] 1 … 1 … 1<" in nn.html(np.ones(70_000, np.float16))
     there = nn.tree_map(strict.asarray, nn.init(0, (4, 3), [nn.softmax]))
     assert nn.html(there) == nn.html(nn.init(0, (4, 3), [nn.softmax]))
     assert str(nn.inspect(there, strict.ones((2, 4), dtype=strict.float32))).count("\n") == 3
