@@ -384,7 +384,7 @@ def _node(name: str, value: Any, path: str, left: list[int]) -> str:
         fields = trees.fields_of(value) if kind.fields is not None else {}
         statics = [f"{key}={arrays.brief(field)}" for key, field in fields.items() if key not in children]
         what = f"{type(value).__name__} of {len(values)}" if kind.fields is None and values else type(value).__name__
-        text += escape(f"{what} {', '.join(statics)}"[:500]) + _digits(value)
+        text += escape(f"{what} {', '.join(statics)}") + _digits(value)
     text = text.encode(errors="replace").decode()
     size = len(text.encode()) + 50  # for the tags
     text, left[0] = (text if size <= left[0] else "…"), left[0] - size

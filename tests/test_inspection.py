@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import array_api_strict as strict
+import attrs
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -336,6 +337,7 @@ def test_nested_and_parameterless_layers_have_rows_and_count_once():
     header = inspection.rows[2]
     assert header.gradient == nn.Params((nn.Dropout(0.5), leaves[3].gradient))
     assert_equal((header.input, header.output), (leaves[1].output, leaves[3].output))
+    assert all(row.gradient is None for row in nn.inspect(nested, x).rows)
     assert nn.inspect(nn.Params((Twice(), Twice())), x).rows[1].output.tolist() == (4 * x).tolist()
     assert str(nn.inspect(Twice())).splitlines()[1].split() == ["Twice", "(n,", "?)", "0"]
     assert len(nn.inspect(first, x).rows) == 2
@@ -356,6 +358,10 @@ def test_dead_and_saturated_units_are_counted():
         hidden = nn.Dense(weights, np.asarray(biases, float), f)
         shown = cells(nn.inspect(nn.Params((hidden, nn.Dense(np.eye(4), np.zeros(4), nn.softmax))), x), "layers.0")
         assert (shown["dead"], shown["saturated"]) == (dead, saturated)
+    _, logits, prediction, _ = str(
+        nn.inspect(nn.Dense(weights, np.asarray([0.0, -5, -0.5, 0]), nn.relu), x)
+    ).splitlines()
+    assert "%" not in logits and "25%" in prediction  # of the logits, no unit is dead
     mine = nn.Activation("mine", nn.softmax.function, nn.softmax.pullback)
     for f, x in ((nn.softmax, np.eye(4)), (mine, np.eye(4)), (nn.relu, np.nan * np.eye(4))):
         assert "dead" not in str(nn.inspect(nn.Dense(np.eye(4), np.zeros(4), f), x))
@@ -395,6 +401,20 @@ def test_the_first_value_that_is_not_finite_is_found():
         assert f"first values that are not finite: {where}" in str(nn.inspect(network, batch, y))
 
 
+def test_nothing_warns_where_there_is_nothing_to_compute_with():
+    params, x = nn.init(0, (4, 3, 2), (nn.relu, nn.softmax)), np.ones((5, 4), np.float32)
+    empty, unknown = nn.inspect(params, x[:0]), nn.inspect(params, np.nan * x)
+    assert "nan" not in str(empty) + str(unknown) and "<svg" not in nn.html((empty, unknown))
+    one = nn.Dense(np.eye(1), np.zeros(1), nn.relu), nn.Dense(np.eye(1), np.zeros(1), nn.identity)
+    assert "the input: 1 of 1" in str(nn.inspect(nn.Params(one), np.asarray([[np.inf]])))
+    shown = cells(nn.inspect(0 * params, x, np.zeros(5, int)), "layers.0")
+    assert shown["|gradient|"] == "0" and "/ |layer|" not in shown
+    inspection = nn.inspect(params, x, np.zeros(5, int))
+    *rows, last = inspection.rows
+    spoilt = type(inspection)((*rows, attrs.evolve(last, output_gradient=np.nan * last.output)), inspection.loss)
+    assert str(spoilt).endswith("not finite: the gradient at the logits: 10 of 10")
+
+
 def test_wrong_arguments_of_inspect():
     params, x = nn.init(0, (4, 2), [nn.tanh]), np.ones((3, 4), np.float32)
     with pytest.raises(TypeError, match=r"y was given without x; inspect\(params, x, y\) takes both"):
@@ -403,8 +423,9 @@ def test_wrong_arguments_of_inspect():
         nn.inspect(params, x, np.ones(3))
     with pytest.raises(ValueError, match="x has 3 features, but the layer takes 4"):
         nn.inspect(params, x[:, :3])
-    with pytest.raises(TypeError, match="vjp has no rule for int"):
-        nn.inspect(3, x)
+    for arguments in ((3,), (3, x)):
+        with pytest.raises(TypeError, match="vjp has no rule for int"):
+            nn.inspect(*arguments)
 
 
 def test_what_inspect_checks_is_what_forward_and_grads_check():
@@ -474,6 +495,9 @@ def test_pictures_show_signs_sizes_and_what_is_not_finite():
     text = nn.html(np.asarray([[-2.0, 0.0, 2.0], [1.0, np.nan, -np.inf]]))
     assert "f64[2,3] -2 … 0.25 … 2 <mark>2 not finite</mark>" in text
     assert "<mark>" not in nn.html(np.ones(3))
+    assert "f32[4] 3e+38 … 3e+38 … 3e+38" in nn.html(np.full(4, 3e38, np.float32)) and '<img height="8"' in nn.html(
+        np.ones(3)
+    )
     assert "f64[2] <mark>2 not finite</mark></div>" in nn.html(np.full(2, np.nan))
     for array in (np.zeros((0, 3)), np.asarray("text"), np.ones(2, complex)):
         assert "<img" not in nn.html(array)
@@ -485,6 +509,8 @@ def test_first_weights_are_images_and_digits_have_labels():
     first, *_ = pixels(params._repr_html_())
     assert first.shape == (18, 72)
     tile = np.round(16 * params.layers[0].weights[:, 0] / abs(params.layers[0].weights).max()).reshape(8, 8) + 16
+    for fan_in in (4, 8):  # not images of at least 4 by 4 pixels
+        assert next(pixels(nn.html(nn.init(0, (fan_in, 3, 2), (nn.relu, nn.relu))))).shape == (fan_in, 3)
     wide, narrow = nn.init(0, (64, 16, 9), (nn.relu, nn.relu)).layers
     assert next(pixels(nn.html(nn.Params((nn.Params((wide,)), narrow))))).shape == (18, 72)
     assert [picture.shape for picture in pixels(nn.html(nn.Params((wide, nn.Params((narrow,))))))][2] == (16, 9)
@@ -538,7 +564,7 @@ def test_pages_are_small_well_formed_and_escaped(name):
     assert "<script" not in page
     for tag in ("div", "details", "summary", "table", "tr", "td", "th", "figure", "mark", "b", "svg"):
         assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
-    list(pixels(page))
+    assert all(picture.size < 20_000 for picture in pixels(page))
     assert ("…</" in page) == (name in ("many arrays", "many leaves", "deep", "layers", "inspection", "emoji", "mixed"))
     assert ("prediction" in page) == ("inspection" in name)
 
@@ -549,6 +575,8 @@ def test_every_record_has_its_picture_and_inspections_their_histograms():
     assert own("x")._repr_html_() == "mine"
     inspection = nn.inspect(nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax)), np.eye(4, dtype=np.float32), np.arange(4) % 2)
     page = inspection._repr_html_()
+    two = nn.html(nn.inspect(nn.Dense(np.eye(1), np.zeros(1), nn.identity), np.asarray([[0.0], [1.0]])))
+    assert "M0,16h3v-16.0h-3zM4,16h3v0.0" in two.replace("-0.0", "0.0") and "M60,16h3v-16.0h-3z" in two
     assert page.count("<svg") == 3 and "<th>dead</th>" in page and "<td>Dense tanh</td>" in page
     assert "<svg" not in nn.html(nn.inspect(inspection.rows[0].layer, np.full((2, 4), np.nan, np.float32)))
     assert "f16[70000] 1 … 1 … 1<" in nn.html(np.ones(70_000, np.float16))
