@@ -78,21 +78,21 @@ def check_vjp(layer: Any, x: Any) -> None:
     For a random ``dy``, let ``s = sum(dy * forward(layer, x))``. Along a random direction ``v``, the central difference
     of ``s`` must equal ``sum(g * v)``, for each gradient ``g`` that the rule returns. A direction that crosses a kink,
     where the derivative jumps, is drawn anew; three of at most 20 must agree. This takes at least fifteen forward
-    passes per array, in float64, and finds errors above 1e-6 of ``g`` and 1e-9 of ``sum(|dy * y|)``, such as a factor
-    of 1.0001. Structures, shapes and dtypes are also checked in the dtype given. The seed is fixed, so the same call
+    passes per array, in float64. The error allowed is ``1e-6 |g| + 1e-9 sum(|dy * y|)``, so a factor of 1.0001 is
+    found. It also checks structures, shapes and dtypes, in the original dtype. The seed is fixed, so the same call
     gives the same result.
 
     Parameters
     ----------
     layer : any record registered with ``vjp.register``, or an Activation
     x : array
-        What the layer takes: an array of any shape, or a tree of arrays. Integers and booleans have no gradient; if it
-        holds nothing else, ``dx`` is not called.
+        What the layer takes: an array of any shape, or a tree of arrays. Integers and booleans have no gradient. If
+        ``x`` holds only those, ``dx``, which returns the gradient of ``x``, is not called.
 
     Raises TypeError if the rule or the pullback does not return a pair, the gradient is of another class than the
     layer, or ``dx`` is not callable; ValueError if the output is empty, not finite, or not that of ``forward``; if a
-    gradient is wrong, or differs in structure, shape or dtype from what it is the gradient of; if too many directions
-    cross a kink, as at ``x = 0`` for relu; or if the array library has no float64 (see ``numerical_grads``).
+    gradient is wrong, or does not match the layer or ``x`` in structure, shape or dtype; if too many directions cross a
+    kink, as at ``x = 0`` for relu; or if the array library has no float64 (see ``numerical_grads``).
 
     >>> import numpy as np, purenn as nn
     >>> nn.check_vjp(nn.init(0, sizes=(4, 3), activations=[nn.softmax]), np.ones((2, 4), np.float32))
@@ -161,7 +161,7 @@ def _check_slope(value: Any, k: int, at: Array, g: Array, random: Any, noise: fl
 
 @record
 class Row:
-    """What one layer does to a batch. What ``inspect`` was not given is None.
+    """What one layer does to a batch. Fields that need an ``x`` or ``y`` that was not given are None.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class Row:
     layer : record
         The layer, or the activation at the output.
     input, output : arrays
-        For a dense layer at the output, its output is the logits; the prediction has a row of its own.
+        The output of a last dense layer is the logits; the prediction has a row of its own.
     output_gradient : array
         The gradient of the loss with respect to the output; in the row of the prediction, with respect to the logits.
     gradient : record
@@ -203,12 +203,12 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     """Return what happens inside a network on a batch: a row for each layer, which prints as a table.
 
     Each ``Row`` holds arrays: the input and output of a layer, the gradient of the loss at its output, and its own
-    gradient. The table shows, for each layer, the mean and the standard deviation of its output; for a dense layer with
-    an elementwise activation, the shares of its units that are dead (the derivative of the activation is 0 on the whole
-    batch) or saturated (it is below 0.05 in magnitude on the whole batch, but not always 0); the Euclidean norm of its
-    gradient, and that norm divided by the norm of the parameters. The last line counts the parameters, and says where
-    the first value appears that is not finite: forwards, from the input to the loss, or backwards, from the logits to
-    the gradients.
+    gradient. The table shows the mean and the standard deviation of each output, the Euclidean norm of each gradient,
+    and that norm divided by the norm of the layer's parameters. For dense layers with an elementwise activation, it
+    shows the shares of dead and saturated units. The derivative of a dead unit is 0 on the whole batch; that of a
+    saturated one is not, but stays below 0.05 in magnitude. A last dense layer shows these shares in the row
+    ``prediction``. The last line counts the parameters, and says where the first value appears that is not finite:
+    forwards, from the input to the loss, or backwards, from the logits to the gradients.
 
     Parameters
     ----------
@@ -358,8 +358,8 @@ def html(tree: Any) -> str:
     The tree can be folded. An array is shown with its dtype, shape, smallest, mean and largest value, the number of
     values that are not finite, and a picture: negative numbers are blue, positive ones orange, the largest magnitude is
     the strongest colour, and what is not finite is yellow. Of a large array, evenly spaced rows and columns are drawn.
-    Weights of the first of several layers, if it takes square images, are shown as images; a data set by its first
-    digits; an inspection as its table, with histograms of the outputs.
+    If the first layer of a network takes square images, its weights are drawn as images. A data set shows its first
+    digits. An inspection shows its table, with histograms of the outputs.
 
     >>> import purenn as nn
     >>> nn.html("a < b").endswith("<div>&#x27;a &lt; b&#x27;</div></div>")
