@@ -242,7 +242,8 @@ def aligned(**trees: Any) -> tuple[Any, ...]:
         if [(array.shape, array.dtype) for array in theirs] != types:
             pairs = zip(leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
             path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
-            raise _difference(first, name, path, a, b)
+            hint = "; purenn.check_vjp checks the rule of a layer" * (name == "grads")
+            raise _difference(first, name, path, a + hint, b)
     return *columns, functools.partial(unflatten, structure)
 
 

@@ -78,7 +78,7 @@ ADVICE = {  # a call, what was wrong about its argument, the message, and what t
     "another state": (lambda s: nn.adam_step(PARAMS, PARAMS, s, 0.1), nn.adam_init(SIGMOID), "state.means differs from params at layers: tuple of 1 instead of tuple of 2", lambda s: STATE),
     "one record for load": (lambda r: nn.load(__file__, r), Scale, r"records is <class '.*Scale'>, but must be a list or tuple", None),
     "a swapped rule": (lambda p: nn.forward(p, X), nn.Params((Swapped(),)), r"the rule of Swapped \(swapped_vjp\) returned .* a pair \(y, pullback\)", None),
-    "no sum over the batch": (lambda p: nn.sgd_step(p, nn.grads(p, X, Y), 0.1), FORGETFUL, r"grads differs from params at layers.0.factors: f32\[5,4\] instead of f32\[4\]", None),
+    "no sum over the batch": (lambda p: nn.sgd_step(p, nn.grads(p, X, Y), 0.1), FORGETFUL, r"grads differs from params at layers.0.factors: f32\[5,4\] instead of f32\[4\]; purenn.check_vjp checks the rule of a layer", None),
     "another width": (lambda p: nn.forward(p, X), WIDE, "in layer 2, Scale", None),
     "another width, backwards": (lambda p: nn.vjp(p, X), nn.Params((WIDE,)), "in layer 2, Scale\nin layer 1, Params", None),
 }  # fmt: skip
@@ -91,6 +91,11 @@ def test_the_advice_works(name):
         call(wrong)
     if mended:
         call(mended(wrong))
+
+
+def test_the_check_of_a_rule_finds_the_forgotten_sum():
+    with pytest.raises(ValueError, match=r"at gradient\.factors: f32\[5,4\] instead of f32\[4\]"):
+        nn.check_vjp(FORGETFUL.layers[0], X)
 
 
 def test_bfloat16_of_numpy_is_named_and_converts():
