@@ -83,7 +83,7 @@ def affine_vjp(layer: Affine, x):
 
 
 def calibrated(params, x):
-    """Return the network with the statistics of all examples ``x``, (n, fan_in), in place of those of a batch."""
+    """Return a network that normalizes by the mean and variance of all examples ``x``, (n, fan_in), not of a batch."""
     xp, layers = x.__array_namespace__(), []
     for layer in params.layers:
         if isinstance(layer, nn.Params):

@@ -205,10 +205,10 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     Each ``Row`` holds arrays: the input and output of a layer, the gradient of the loss at its output, and its own
     gradient. The table shows the mean and the standard deviation of each output, the Euclidean norm of each gradient,
     and that norm divided by the norm of the layer's parameters. For dense layers with an elementwise activation, it
-    shows the shares of dead and saturated units. The derivative of a dead unit is 0 on the whole batch; that of a
-    saturated one is not, but stays below 0.05 in magnitude. A last dense layer shows these shares in the row
-    ``prediction``. The last line counts the parameters, and says where the first value appears that is not finite:
-    forwards, from the input to the loss, or backwards, from the logits to the gradients.
+    shows the shares of dead and saturated units. A unit is dead if its derivative is 0 on the whole batch, and
+    saturated if the derivative is not always 0, but stays below 0.05 in magnitude. A last dense layer shows these
+    shares in the row ``prediction``. The last line counts the parameters, and says where the first value appears that
+    is not finite: forwards, from the input to the loss, or backwards, from the logits to the gradients.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     x : array, (n, fan_in), or None
         A batch. Without it, the table shows shapes and counts alone.
     y : array, or None
-        Labels or targets, as ``loss`` takes them. Without them, there are no gradients.
+        Labels or targets, as ``loss`` takes them. If None, no gradients are computed.
 
     Raises the errors of ``forward``, and with ``y`` those of ``grads``.
 

@@ -26,7 +26,7 @@ def main():
     params = trained(nn.init(0, (64, 32, 10), (nn.tanh, nn.softmax)), data)
     trees = params, nn.inspect(params, data.test_images, data.test_labels), data
     body = "".join(f"<p>{tree._repr_html_()}</p>" for tree in trees)
-    browser_path = shutil.which("chromium") or sys.exit("error: there is no chromium; apt-get install chromium")
+    browser_path = shutil.which("chromium") or sys.exit("error: chromium is not installed; apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1000, "height": 400}, color_scheme="light", device_scale_factor=1)
