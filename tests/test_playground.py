@@ -65,7 +65,7 @@ def steps_of(branch):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("data", ["digits", "moons", "circles", "spirals", "xor"])
-def test_training_goes_on_from_any_moment_with_the_same_bits(runs, optimizer, data):
+def test_training_resumed_from_any_moment_ends_in_the_same_one(runs, optimizer, data):
     lr = 0.01 if optimizer == "adam" else 0.1
     settings = runs.Settings(data=data, widths=(8, 6), optimizer=optimizer, lr=lr, batch_size=64, l2=1e-3)
     run = trained(runs, runs.start(DIGITS, settings), 30)
@@ -225,7 +225,7 @@ def test_a_plane_shows_the_surface_of_every_unit_and_the_points_one_adds(server,
     assert "at most 500" in asked(server, run, "add_point", point=[0, 0, 0])[1]["error"]
 
 
-def test_digits_come_in_order_and_misclassified_ones_are(server, runs, run):
+def test_digits_come_in_order_and_misclassified_ones_on_request(server, runs, run):
     for number in (0, 1, 359 + 1):
         reply = asked(server, run, "digit", number=number, wrong=False)[1]
         np.testing.assert_allclose(reply["x"], DIGITS.test_images[number % 359], atol=1e-4)
@@ -281,7 +281,7 @@ def test_training_stops_when_the_loss_is_not_finite(server, runs):
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"widths": [1]}}}', "widths: 1: Field required"),
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"data": "faces"}}}', "data: Input should be"),
         ('{"id": 1, "command": "change", "arguments": {"settings": {"widths": [9, 9]}}}', "'Start over'"),
-        ('{"id": 1, "command": "branch_off", "arguments": {"settings": {}, "when": [3, 0]}}', "branch 3 is gone"),
+        ('{"id": 1, "command": "branch_off", "arguments": {"settings": {}, "when": [3, 0]}}', "there is no branch 3"),
         ('{"id": 1, "command": "look", "arguments": {"x": [0, 1], "unit": [0, 0]}}', "x has 2 features"),
         ('{"id": 1, "command": "look", "arguments": {"x": [1e9], "unit": [0, 0]}}', "x: 0: Input should be less"),
         (json.dumps({"id": 1, "command": "look", "arguments": {"x": [0] * 64, "unit": [0, 16]}}), "out of bounds"),
@@ -290,7 +290,7 @@ def test_training_stops_when_the_loss_is_not_finite(server, runs):
         ('{"id": 1, "command": "train"' + " " * 65_536 + "}", "must have at most 65,536"),
     ],
 )  # fmt: skip
-def test_a_wrong_message_is_answered_by_a_sentence_and_changes_nothing(server, run, text, error):
+def test_an_invalid_message_gets_an_error_and_changes_nothing(server, run, text, error):
     after, reply = server.answer(run, text)
     assert after is run
     assert error in reply["error"]
@@ -364,7 +364,7 @@ def test_another_host_or_origin_is_refused(client, headers):
         pass
 
 
-def test_the_own_origin_is_let_in(client):
+def test_its_own_origin_is_accepted(client):
     for host in ("127.0.0.1:8000", "localhost:8000"):
         assert client.get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
 
@@ -380,7 +380,7 @@ def test_all_pages_share_one_run(client):
         assert not next_status(first, lambda status: status and not status["training"])["training"]
         assert "error" in reply_to(first, "start_over", settings={"lr": "fast"})
         reply_to(first, "start_over", settings={"widths": [5, 4], "data": "xor"})
-        assert next_status(second, lambda status: status and status["settings"]["0"]["widths"] == [5, 4])
+        assert next_status(second, lambda status: status and status["settings"].get("0", {}).get("widths") == [5, 4])
 
 
 def test_a_message_of_bytes_is_read_as_text(client):
@@ -410,7 +410,7 @@ def address_of(process):
     return re.search(r"http://127.0.0.1:\d+", process.stdout.readline())[0]
 
 
-def test_the_server_outlives_pages_that_break_off_and_ends_quietly():
+def test_the_server_outlives_dropped_connections_and_ends_quietly():
     with started("--port", 0) as process:
         port = int(address_of(process).rpartition(":")[2])
         upgrade = f"GET /talk HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -442,7 +442,7 @@ def test_the_server_outlives_pages_that_break_off_and_ends_quietly():
     ("arguments", "message"),
     [(("--data", "nowhere"), "error: nowhere has neither"), (("--port", 70_000), "port must be 0-65535")],
 )
-def test_the_server_with_invalid_options(arguments, message):
+def test_invalid_options_end_in_an_error_without_a_traceback(arguments, message):
     with started(*arguments) as process:
         _, errors = process.communicate()
         assert process.returncode == 1
@@ -477,7 +477,7 @@ def address(browser):
 
 @pytest.fixture
 def page(browser, address):
-    """Return the page of a new run; it must not report an error until the test ends."""
+    """Return the page of a new run; at the end, the test fails if the page reported an error."""
     page, errors = browser.new_page(viewport={"width": 1280, "height": 800}), []
     page.set_default_timeout(30_000)
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
@@ -524,7 +524,7 @@ def train_until(page, step):
 
 
 def stroke(page, points):
-    """Draw a line with the mouse; coordinates are parts of the paper's width and height."""
+    """Draw a line with the mouse; coordinates are fractions of the paper's width and height."""
     box = page.locator("#paper").bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     page.mouse.move(*places[0])
@@ -557,7 +557,7 @@ def test_page_trains_pauses_and_takes_single_steps(page):
     assert page.locator("#losses path").count() > 4
 
 
-def test_page_recognizes_what_one_draws(page):
+def test_page_recognizes_a_drawing(page):
     train_until(page, 1000)
     click(page, "Clear")
     stroke(page, circle())
@@ -641,7 +641,7 @@ def test_page_goes_backwards_checks_a_weight_and_learns_from_the_drawing(page):
     train_until(page, 50)
     click(page, "Clear")
     stroke(page, circle())
-    page.get_by_label("The right answer would be").select_option("8")
+    page.get_by_label("Correct answer").select_option("8")
     wait(page, "look.backwards && !isLooking")
     errors = np.asarray(page.evaluate("look.backwards.sums[2]"))
     np.testing.assert_allclose(errors, np.asarray(page.evaluate("look.layers[2].values")) - np.eye(10)[8], atol=1e-3)
@@ -655,7 +655,7 @@ def test_page_goes_backwards_checks_a_weight_and_learns_from_the_drawing(page):
     wait(page, "before => look.layers[2].values[8] > before", arg=before)
 
 
-def test_page_shows_a_plane_to_which_one_adds_points(page):
+def test_page_adds_points_to_a_plane(page):
     start_over(page, data="circles")
     train_until(page, 1000)
     assert float(re.search(r"accuracy ([\d.]+) %", page.inner_text("#now"))[1]) > 90
@@ -714,3 +714,37 @@ def test_page_says_that_the_server_has_stopped(browser):
         wait(page, "document.querySelector('#note').textContent.startsWith('The server has stopped')")
         assert process.communicate(timeout=30) == ("", "")
         page.close()
+
+
+def test_page_follows_when_another_page_starts_over_with_fewer_units(page, browser, address):
+    train_until(page, 20)
+    page.get_by_role("button", name="Layer 1, unit 100", exact=True).click()
+    page.mouse.move(10, 10)
+    page.get_by_label("Moment", exact=True).fill("5")
+    wait(page, "look.when[1] === 5 && isSame(look.unit, [0, 100])")
+    second = browser.new_page()
+    second.goto(address)
+    wait(second, "look")
+    start_over(second, width1=30, width2=20)
+    wait(page, "look.layers[0].values.length === 30 && isSame(look.unit, [0, 0]) && !view.when")
+    start_over(second, data="xor")
+    wait(page, "look.plane && document.querySelector('#input-title').textContent === 'Plane'")
+    second.close()
+
+
+def test_page_says_that_the_loss_is_not_finite_until_one_branches_off(page):
+    page.locator("[name=optimizer]").select_option("momentum")
+    page.get_by_label("Learning rate", exact=True).fill("100")
+    page.get_by_label("Learning rate", exact=True).blur()
+    page.evaluate("ask('change', { settings: { ...formSettings(), l2: 1 } })")  # the weights grow by a factor
+    click(page, "Train")
+    wait(page, "document.querySelector('#note').textContent.startsWith('The loss is no longer finite')")
+    page.get_by_label("Moment", exact=True).fill("0")
+    wait(page, "look.when[1] === 0")
+    page.get_by_label("Learning rate", exact=True).fill("0.1")
+    page.get_by_label("L2", exact=True).fill("0")
+    page.get_by_label("L2", exact=True).blur()
+    click(page, "Branch from here")
+    wait(page, "run.curves[1]?.at(-1)[0] > 50")
+    click(page, "Pause")
+    wait(page, "!run.training && document.querySelector('#note').textContent === ''")

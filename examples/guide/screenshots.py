@@ -1,4 +1,4 @@
-"""Take the pictures that need a browser: a notebook's (``pictures/notebook.png``), and the playground's, which moves.
+"""Make the pictures that need a browser: guide/pictures/notebook.png, and the animation pictures/playground.webp.
 
 apt-get install chromium && pip install -e ".[examples,dev]" && python examples/guide/screenshots.py [DIR of MNIST]
 """
@@ -44,11 +44,11 @@ def notebook(browser):
 
 
 def playground(browser, address):
-    """Train, draw a digit, go back in time, branch, and look at a plane, in one moving picture."""
+    """Train, draw a digit, go back in time, branch, and look at a plane, in one animation."""
     page, frames = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light"), []
 
     def frame(seconds, times=1):
-        """Add pictures, one after every so many seconds."""
+        """Add ``times`` pictures, one every ``seconds`` seconds."""
         for _ in range(times):
             page.wait_for_timeout(1000 * seconds)
             frames.append((Image.open(io.BytesIO(page.screenshot())), 1000 * max(seconds, 0.1)))
@@ -74,7 +74,7 @@ def playground(browser, address):
         if k % 2:
             frame(0.1)
     page.mouse.up()
-    page.get_by_label("The right answer would be").select_option("3")
+    page.get_by_label("Correct answer").select_option("3")
     frame(0.5, 4)
     click("Pause")
     steps = int(page.get_by_label("Moment", exact=True).get_attribute("max"))
@@ -99,7 +99,7 @@ def playground(browser, address):
 
 
 def main():
-    """Take both."""
+    """Make both pictures."""
     browser_path = shutil.which("chromium") or sys.exit("error: chromium is not installed; apt-get install chromium")
     command = [
         sys.executable,

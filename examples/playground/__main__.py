@@ -1,11 +1,11 @@
-"""A page on which one watches a network think and learn.
+"""Watch a network think and learn, in a browser.
 
     python examples/playground                  # MNIST, downloaded once; offline, the bundled digits
     python examples/playground --data DIR       # the four files of MNIST in DIR
     python examples/playground --data digits    # the bundled digits
 
-The server holds one variable: the run, an immutable value. Commands replace it by another, training replaces it by one
-that has more moments, and every page is told when it is another one.
+The server holds one variable: the run, an immutable value. A command replaces it with another; training replaces it
+with one that has more moments. The server then sends every page what is new.
 """
 
 import argparse
@@ -58,7 +58,7 @@ async def page(request):
 
 
 class Talk(WebSocketEndpoint):
-    """Answer the messages of a page, and tell it when the run is another one."""
+    """Answer a page's messages, and tell it when there is a new run."""
 
     async def on_connect(self, websocket):
         """Begin to push."""
@@ -111,12 +111,12 @@ async def push(websocket):
 
 async def send(websocket, value):
     """Send JSON, if the page still listens; numbers that are not finite become null."""
-    with contextlib.suppress(WebSocketDisconnect):
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the latter if it was known to be gone
         await websocket.send_text(pydantic_core.to_json(value, inf_nan_mode="null").decode())
 
 
 async def keep_training(state):
-    """Replace the run by one with more moments, whenever it is to train."""
+    """While a run is training, replace it with one that has more moments."""
     head = None
     while True:
         run = state.run
@@ -151,7 +151,7 @@ def load_data(source):
     try:
         return nn.mnist.digits() if source == "digits" else nn.mnist.load(source)
     except (ConnectionError, ImportError) as error:
-        print(f"{str(error).partition(';')[0]}. Now: the bundled digits")
+        print(f"{str(error).partition(';')[0]}. Using the bundled digits instead")
         return nn.mnist.digits()
 
 
@@ -159,7 +159,7 @@ def main():
     """Serve the page until Ctrl-C."""
     parser = argparse.ArgumentParser(description="See a network think and learn.")
     parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files, or 'digits' for the bundled ones")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     options = parser.parse_args()
     try:
@@ -167,13 +167,13 @@ def main():
     except (OSError, ValueError, OverflowError) as error:
         sys.exit(f"error: {error}")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    print(f"the page is at {address}; Ctrl-C ends the server", flush=True)
+    print(f"playground at {address}; press Ctrl-C to stop", flush=True)
     if not options.no_browser:
         webbrowser.open(address)
     config = uvicorn.Config(app, log_level="warning", ws_max_size=2**20, timeout_graceful_shutdown=1)
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -32,13 +32,15 @@ def picture(array):
 
 
 def status(run, seen=None):
-    """Return what is new for a page that has shown an older run; the branches that did not change are not sent."""
-    old, branches = seen.branches if seen else (), {k: b for k, b in enumerate(run.branches) if b}
+    """Return what is new for a page that shows an older run, ``seen``; omit the branches that did not change."""
+    old = dict(enumerate(seen.branches)) if seen else {}
+    new = {k: branch for k, branch in enumerate(run.branches) if branch and branch is not old.get(k)}
     return {
         "training": run.is_training,
         "memory": run.nbytes,
-        "settings": {k: branch[-1].settings.model_dump() for k, branch in branches.items()},
-        "curves": {k: [(m.step, *m.figures) for m in branch] for k, branch in branches.items() if branch not in old},
+        "branches": [k for k, branch in enumerate(run.branches) if branch],
+        "settings": {k: branch[-1].settings.model_dump() for k, branch in new.items()},
+        "curves": {k: [(moment.step, *moment.figures) for moment in branch] for k, branch in new.items()},
     }
 
 
@@ -80,15 +82,15 @@ def add_point(run, point: runs.Point):
 
 
 def branch_off(run, settings: runs.Settings, when: When):
-    """Train on from a moment, perhaps with other settings."""
+    """Start a branch at a moment, with these settings, and train it."""
     return train(runs.changed(runs.branched(run, *moment_at(run, when)), settings))
 
 
 def moment_at(run, when):
-    """Return the number of a branch, and its last moment up to a step; None stands for the present."""
+    """Return the number of a branch, and its last moment up to a step; None means the present."""
     number, step = when or (len(run.branches) - 1, run.head.step)
     if not (number < len(run.branches) and run.branches[number]):
-        raise ValueError(f"branch {number} is gone; only the last {runs.BRANCHES} are kept")
+        raise ValueError(f"there is no branch {number}; only the last {runs.BRANCHES} are kept")
     return number, [moment for moment in run.branches[number] if moment.step <= step][-1]
 
 
@@ -101,7 +103,7 @@ def digit(run, number: Count, wrong: bool, when: When | None = None):
     images, labels = run.digits.test_images[:2000], run.digits.test_labels[:2000]
     chosen = np.flatnonzero(nn.predict(moment.params, images) != labels) if wrong else np.arange(len(images))
     if not len(chosen):
-        raise ValueError(f"all of the first {len(images):,} test digits are right")
+        raise ValueError(f"the network gets all of the first {len(images):,} test digits right")
     k = chosen[number % len(chosen)]
     return run, {"x": numbers(images[k]), "label": int(labels[k]), "shape": run.digits.image_shape}
 
@@ -118,7 +120,7 @@ def learn(run, x: Example, target: Count, when: When | None = None):
 
 
 def look(run, x: Example, unit: Unit, target: Count | None = None, when: When | None = None):
-    """Show everything that happens inside: forwards, and if there is a target, backwards."""
+    """Return the sums and values of all layers for an example and, given a target, the gradients."""
     number, moment = moment_at(run, when)
     params, (layer, column), layers, h = moment.params, unit, [], np.float32([x])
     for dense in params.layers:
@@ -137,7 +139,7 @@ def look(run, x: Example, unit: Unit, target: Count | None = None, when: When | 
 
 
 def _backwards(params, x, y, unit):
-    """Return the gradients of the loss of one example, for which those of a bias and of the sum are the same."""
+    """Return the gradients of one example's loss; a bias has the same gradient as its sum."""
     loss, (z, pullback), (layer, column) = nn.loss(params, x, y), nn.logits_vjp(params, x), unit
     gradient, dx = pullback(nn.softmax(z) - (np.arange(params.fan_out) == y))
     weights = gradient.layers[layer].weights[:, column]
@@ -162,7 +164,7 @@ def _surfaces(params, settings, side=40, edge=1.5):
 
 
 def check(run, x: Example, unit: Unit, weight: Count, target: Count, when: When | None = None):
-    """Compare the derivative of the loss with respect to one weight with a difference quotient, in float64."""
+    """Return the derivative of the loss with respect to one weight, and a difference quotient, in float64."""
     params = nn.tree_map(lambda p: p.astype(np.float64), moment_at(run, when)[1].params)
     example, dense, entry = (np.float64([x]), np.int64([target])), params.layers[unit[0]], (weight, unit[1])
 

@@ -15,15 +15,8 @@ import purenn as nn
 MEMORY = 256 * 2**20  # bytes, for all moments that are kept
 BRANCHES = 8
 ACTIVATIONS = {str(f): f for f in (nn.tanh, nn.relu, nn.sigmoid, nn.leaky_relu, nn.elu, nn.gelu, nn.silu, nn.identity)}
-
-
-def sgd_step(params, gradient, state, lr):
-    """Take a step of gradient descent; the arguments are those of the other optimizers."""
-    return nn.sgd_step(params, gradient, lr), state
-
-
 OPTIMIZERS = {  # the state to start with, and the step
-    "sgd": (lambda params: (), sgd_step),
+    "sgd": (lambda params: (), lambda params, gradient, state, lr: (nn.sgd_step(params, gradient, lr), state)),
     "momentum": (nn.zeros_like, nn.momentum_step),
     "adam": (nn.adam_init, nn.adam_step),
 }
@@ -34,7 +27,7 @@ Point = tuple[Coordinate, Coordinate, Literal[0, 1]]  # with its class
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What one can choose on the page."""
+    """What you can choose on the page."""
 
     data: Literal["digits", "moons", "circles", "spirals", "xor", "points"] = "digits"
     widths: tuple[Width, Width] = (128, 64)
@@ -66,7 +59,7 @@ def plane(name, seed, noise=0.08):
 
 
 def data(digits, settings):
-    """Return the training and the validation data that the settings name, pairs ``(x, y)``."""
+    """Return the training and the validation data for the settings, each a pair ``(x, y)``."""
     if settings.data == "digits":
         (x, y), held_out = (digits.train_images, digits.train_labels), max(1, len(digits.train_images) // 12)
         return (x[:-held_out], y[:-held_out]), (x[-held_out:], y[-held_out:])
@@ -79,7 +72,7 @@ def data(digits, settings):
 
 @nn.record
 class Moment:
-    """A run after a number of steps: all that it takes to go on from there."""
+    """A run after a number of steps: everything needed to resume from there."""
 
     settings: Settings
     step: int
@@ -90,7 +83,7 @@ class Moment:
 
 @np.errstate(all="ignore")  # a rate that is too large leads to infinity, which the page shows
 def measured(moment, pairs):
-    """Return the moment with its figures, from 1,000 training and 1,000 validation examples."""
+    """Return the moment with its losses and accuracy, on at most 1,000 examples of each kind."""
     training, validation = ((x[:1000], y[:1000]) for x, y in pairs)
     figures = (nn.loss, training), (nn.loss, validation), (nn.accuracy, validation)
     return attrs.evolve(moment, figures=tuple(float(f(moment.params, *pair)) for f, pair in figures))
@@ -98,7 +91,7 @@ def measured(moment, pairs):
 
 @np.errstate(all="ignore")
 def next_moment(moment, x, y):
-    """Take one step of gradient descent on a batch."""
+    """Take one step of the optimizer on a batch."""
     settings, params = moment.settings, moment.params
     gradient = nn.grads(params, x, y)
     if settings.l2:  # the penalty is l2 / 2 times the sum of the squared weights
@@ -108,12 +101,12 @@ def next_moment(moment, x, y):
 
 
 def is_kept(step, bits):
-    """Return whether the moment after a step is kept: all at first, later 2 ** (bits - 1) while the steps double."""
+    """Return whether to keep the moment after a step: every early one, then 2 ** (bits - 1) per doubling of steps."""
     return step % (1 << max(0, step.bit_length() - bits)) == 0
 
 
 def training(run, seconds):
-    """Train without end; every so many seconds, yield the new moments to keep, the present one among them."""
+    """Train forever; every ``seconds`` seconds, yield the new moments to keep, including the current one."""
     moment, pairs, kept, end = run.head, data(run.digits, run.head.settings), [], time.perf_counter() + seconds
     settings, (x, y) = moment.settings, pairs[0]
     while True:
@@ -134,7 +127,7 @@ def training(run, seconds):
 class Run:
     """Everything that all pages share. The last branch is the one that trains.
 
-    A branch holds moments from the first one on; branches share the moments before their fork. Old ones become empty.
+    A branch begins at step 0; branches share the moments up to their fork. Branches that were dropped are empty.
     """
 
     digits: nn.mnist.Dataset
@@ -149,7 +142,7 @@ class Run:
 
     @property
     def nbytes(self):
-        """The memory of all moments."""
+        """The memory that all moments use, in bytes."""
         distinct = {id(moment.params): moment for branch in self.branches for moment in branch}
         return sum(leaf.nbytes for moment in distinct.values() for leaf in nn.tree_leaves(moment))
 
@@ -164,7 +157,7 @@ def start(digits, settings):
 
 
 def grown(run, new):
-    """Return the run with new moments in its last branch; keep fewer of all if they need too much memory."""
+    """Return the run with new moments in its last branch; if they take too much memory, keep fewer of all."""
     branches, bits = (*run.branches[:-1], _thinned((*run.branches[-1], *new), run.bits)), run.bits
     run = attrs.evolve(run, branches=branches, is_training=run.is_training and math.isfinite(sum(new[-1].figures)))
     while run.nbytes > MEMORY and bits > 0:
@@ -182,7 +175,7 @@ def changed(run, settings):
     """Return the run with other settings for the steps that follow."""
     old, fixed = run.head, {"data", "widths", "activations"}
     if settings.model_dump(include=fixed) != old.settings.model_dump(include=fixed):
-        raise ValueError("a run keeps its data, widths and activations; 'Start over' begins one with others")
+        raise ValueError("a run keeps its data, widths and activations; use 'Start over' to change them")
     is_same = settings.optimizer == old.settings.optimizer
     state = old.state if is_same else OPTIMIZERS[settings.optimizer][0](old.params)
     head = measured(Moment(settings, old.step, old.params, state), data(run.digits, settings))
@@ -190,7 +183,7 @@ def changed(run, settings):
 
 
 def branched(run, number, moment):
-    """Return the run with a new branch that goes on from a moment of another; the oldest may have to go."""
+    """Return the run with a new branch from a moment of another; drop the oldest if there are more than BRANCHES."""
     past = tuple(m for m in run.branches[number] if m.step <= moment.step)
     gone = len(run.branches) + 1 - BRANCHES
     return attrs.evolve(run, branches=(*(() if k < gone else b for k, b in enumerate(run.branches)), past))
