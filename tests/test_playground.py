@@ -734,9 +734,11 @@ def test_page_follows_when_another_page_starts_over_with_fewer_units(page, brows
 
 def test_page_says_that_the_loss_is_not_finite_until_one_branches_off(page):
     page.locator("[name=optimizer]").select_option("momentum")
+    wait(page, "look.settings.optimizer === 'momentum'")
     page.get_by_label("Learning rate", exact=True).fill("100")
-    page.get_by_label("Learning rate", exact=True).blur()
-    page.evaluate("ask('change', { settings: { ...formSettings(), l2: 1 } })")  # the weights grow by a factor
+    page.get_by_label("L2", exact=True).fill("1")  # the weights grow by a factor
+    page.get_by_label("L2", exact=True).blur()
+    wait(page, "look.settings.lr === 100 && look.settings.l2 === 1")
     click(page, "Train")
     wait(page, "document.querySelector('#note').textContent.startsWith('The loss is no longer finite')")
     page.get_by_label("Moment", exact=True).fill("0")
