@@ -483,6 +483,7 @@ def page(browser, address):
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
+    wait(page, "look")
     start_over(page)
     yield page
     assert page.inner_text("#note") == ""
@@ -572,7 +573,7 @@ def test_page_answers_a_stroke_at_once(page):
     train_until(page, 100)
     click(page, "Clear")
     page.evaluate("answers = 0; const old = showLook; showLook = () => { answers += 1; old(); }")
-    stroke(page, circle(64))
+    stroke(page, circle())
     wait(page, "!isLooking && !mustLookAgain")
     assert page.evaluate("answers") > 3  # while the pen moved
 
