@@ -76,6 +76,20 @@ def test_training_resumed_from_any_moment_ends_in_the_same_one(runs, optimizer, 
     assert run.head.figures[0] < run.branches[0][0].figures[0]
 
 
+def test_training_is_a_fold_over_batches(runs, run):
+    params, digits = run.head.params, runs.data(DIGITS, run.head.settings)[0]
+    for epoch in range(2):
+        for batch in nn.batches((0, epoch), *digits, batch_size=128):
+            params = nn.sgd_step(params, nn.grads(params, *batch), lr=0.1)
+    assert trained(runs, run, 2 * -(-len(digits[0]) // 128)).head.params == params
+
+
+def test_validation_data_are_other_data(runs):
+    for data in ("digits", "moons", "circles", "spirals", "xor"):
+        training, validation = runs.data(DIGITS, runs.Settings(data=data))
+        assert not {x.tobytes() for x in training[0]} & {x.tobytes() for x in validation[0]}
+
+
 def test_the_seed_of_a_run_decides_its_bits(runs):
     first, second = (runs.start(DIGITS, runs.Settings(seed=seed)).head.params for seed in (0, 1))
     assert first == nn.init(0, (64, 128, 64, 10), (nn.tanh, nn.relu, nn.softmax))
@@ -83,7 +97,8 @@ def test_the_seed_of_a_run_decides_its_bits(runs):
 
 
 def test_l2_is_the_gradient_of_half_the_sum_of_the_squared_weights(runs, run):
-    x, y = DIGITS.train_images[:20], DIGITS.train_labels[:20]
+    run, (x, y) = trained(runs, run, 3), (DIGITS.train_images[:20], DIGITS.train_labels[:20])
+    assert run.head.params.layers[0].biases.any()
     plain, penalized = (
         runs.next_moment(attrs.evolve(run.head, settings=runs.Settings(l2=l2)), x, y) for l2 in (0, 0.5)
     )
@@ -100,7 +115,7 @@ def test_many_more_early_moments_are_kept_than_late_ones(runs):
     assert set(kept) >= {step for step in range(100_000) if runs.is_kept(step, bits=4)}
 
 
-def test_the_memory_of_moments_is_bounded(runs, run, monkeypatch):
+def test_the_memory_of_moments_is_bounded(server, runs, run, monkeypatch):
     one = run.nbytes
     monkeypatch.setattr(runs, "MEMORY", 20 * one)
     for _ in range(12):
@@ -112,6 +127,7 @@ def test_the_memory_of_moments_is_bounded(runs, run, monkeypatch):
         branch = run.branches[-1]
         run = runs.branched(run, len(run.branches) - 1, branch[len(branch) // 2])
     assert sum(map(bool, run.branches)) == runs.BRANCHES == 8
+    assert "there is no branch 0" in asked(server, run, "branch_off", settings={}, when=[0, 0])[1]["error"]
 
 
 def test_branches_share_their_past(runs, run):
@@ -119,9 +135,19 @@ def test_branches_share_their_past(runs, run):
     branched = runs.branched(run, 0, run.branches[0][6])
     assert branched.nbytes == run.nbytes
     assert all(a is b for a, b in zip(branched.branches[1], run.branches[0][:7], strict=True))
-    changed = runs.changed(branched, attrs.evolve(branched.head).settings.model_copy(update={"optimizer": "adam"}))
+    changed = runs.changed(branched, branched.head.settings.model_copy(update={"lr": 0.2}))
     assert (changed.head.params, changed.head.step) == (branched.head.params, 6)
+    assert changed.nbytes == run.nbytes
     assert trained(runs, changed, 12).branches[0] is run.branches[0]
+
+
+def test_the_state_of_the_optimizer_lasts_as_long_as_the_optimizer(runs, run):
+    def change(run, **settings):
+        return runs.changed(run, run.head.settings.model_copy(update=settings))
+
+    run = trained(runs, change(run, optimizer="adam"), 3)
+    assert change(run, lr=0.2, l2=0.1).head.state is run.head.state
+    assert change(run, optimizer="momentum").head.state == nn.zeros_like(run.head.params)
 
 
 def test_no_command_changes_the_run_it_gets(server, runs, run):
@@ -174,10 +200,12 @@ def test_a_look_shows_what_the_library_computes(server, runs, run):
     double = nn.tree_map(lambda p: p.astype(np.float64), params)
     slopes = nn.numerical_grads(lambda x: nn.loss(double, x[None], np.asarray([target])), x.astype(np.float64))
     np.testing.assert_allclose(decoded(backwards["x"]), slopes, atol=backwards["x"]["top"] / 100)
-    column = gradient.layers[0].weights[:, 4]
-    np.testing.assert_allclose(decoded(backwards["weights"]), column, atol=backwards["weights"]["top"] / 100)
-    assert backwards["steepest"] == abs(column).argmax()
     assert backwards["loss"] == pytest.approx(rows.loss, rel=1e-5)
+    for unit in range(16):
+        _, look = asked(server, run, "look", x=x.tolist(), target=target, unit=[0, unit], when=[0, 10])
+        picture, column = look["backwards"]["weights"], gradient.layers[0].weights[:, unit]
+        np.testing.assert_allclose(decoded(picture), column, atol=picture["top"] / 100)
+        assert look["backwards"]["steepest"] == abs(column).argmax()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -233,6 +261,10 @@ def test_digits_come_in_order_and_misclassified_ones_on_request(server, runs, ru
     for number in range(5):
         reply = asked(server, run, "digit", number=number, wrong=True)[1]
         assert nn.predict(run.head.params, np.float32([reply["x"]]))[0] != reply["label"]
+    right = nn.predict(run.head.params, DIGITS.test_images) == DIGITS.test_labels
+    easy = attrs.evolve(DIGITS, test_images=DIGITS.test_images[right], test_labels=DIGITS.test_labels[right])
+    reply = asked(server, attrs.evolve(run, digits=easy), "digit", number=0, wrong=True)[1]
+    assert re.match(r"the network gets all of the first \d+ test digits right", reply["error"])
 
 
 def test_a_page_is_told_only_the_branches_that_are_new_to_it(server, runs, run):
@@ -346,6 +378,7 @@ def test_the_server_gives_the_page_and_lets_nothing_in_from_elsewhere(client):
     answer = client.get("/")
     assert answer.status_code == 200
     assert "connect-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
     assert not re.search(r"https?://", answer.text)
 
 
@@ -381,6 +414,18 @@ def test_all_pages_share_one_run(client):
         assert "error" in reply_to(first, "start_over", settings={"lr": "fast"})
         reply_to(first, "start_over", settings={"widths": [5, 4], "data": "xor"})
         assert next_status(second, lambda status: status and status["settings"].get("0", {}).get("widths") == [5, 4])
+
+
+def test_training_never_undoes_a_command(client):
+    with page_of(client) as page:
+        reply_to(page, "train")
+        next_status(page, lambda status: status.get("curves") and status["curves"]["0"][-1][0] > 20)
+        reply_to(page, "start_over", settings={"widths": [5, 4]})
+        time.sleep(0.5)  # longer than a slice of training
+        reply_to(page, "change", settings={"widths": [5, 4], "lr": 0.2})
+        status = next_status(page, lambda status: status.get("settings") and status["settings"]["0"]["lr"] == 0.2)
+        assert (status["training"], status["settings"]["0"]["widths"]) == (False, [5, 4])
+        assert [point[0] for point in status["curves"]["0"]] == [0]
 
 
 def test_a_message_of_bytes_is_read_as_text(client):

@@ -168,7 +168,7 @@ def grown(run, new):
 
 def _thinned(branch, bits):
     """Return the moments to keep, the first and the last among them."""
-    return tuple(m for m in branch if m is branch[0] or m is branch[-1] or is_kept(m.step, bits))
+    return tuple(m for m in branch if m is branch[-1] or is_kept(m.step, bits))
 
 
 def changed(run, settings):
