@@ -127,6 +127,7 @@ def test_the_memory_of_moments_is_bounded(server, runs, run, monkeypatch):
         branch = run.branches[-1]
         run = runs.branched(run, len(run.branches) - 1, branch[len(branch) // 2])
     assert sum(map(bool, run.branches)) == runs.BRANCHES == 8
+    assert set(server.commands.status(run)["curves"]) == {k for k, branch in enumerate(run.branches) if branch}
     assert "there is no branch 0" in asked(server, run, "branch_off", settings={}, when=[0, 0])[1]["error"]
 
 
