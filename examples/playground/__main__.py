@@ -11,6 +11,7 @@ with one that has more moments. The server then sends every page what is new.
 import argparse
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import webbrowser
@@ -29,6 +30,7 @@ from starlette.endpoints import WebSocketEndpoint
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect, WebSocketState
+from threadpoolctl import threadpool_limits
 
 import purenn as nn
 
@@ -42,9 +44,8 @@ def guarded(app):
 
     async def guard(scope, receive, send):
         if scope["type"] != "lifespan":
-            headers = Headers(scope=scope)
-            host, origin = headers.get("host", ""), headers.get("origin")
-            if host.partition(":")[0] not in ("127.0.0.1", "localhost") or origin not in (None, f"http://{host}"):
+            host, origin = (Headers(scope=scope).get(name, "") for name in ("host", "origin"))
+            if host.partition(":")[0] not in ("127.0.0.1", "localhost") or origin not in ("", f"http://{host}"):
                 error = f"Host is {host!r} and Origin {origin!r}, but they must be the address of this server"
                 return await JSONResponse({"error": error}, status_code=403)(scope, receive, send)
         return await app(scope, receive, send)
@@ -162,6 +163,7 @@ def main():
     parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     options = parser.parse_args()
+    threadpool_limits(max(1, (os.cpu_count() or 1) - 1))  # a core is left for the browser
     try:
         app, listener = application(load_data(options.data)), socket.create_server(("127.0.0.1", options.port))
     except (OSError, ValueError, OverflowError) as error:

@@ -128,7 +128,6 @@ def look(run, x: Example, unit: Unit, target: Count | None = None, when: When | 
         layers.append({"sums": numbers(sums), "values": numbers(h)})
     return run, {
         "when": (number, moment.step),
-        "unit": unit,
         "settings": moment.settings.model_dump(),
         "layers": layers,
         "weights": picture(params.layers[layer].weights[:, column]),

@@ -83,8 +83,8 @@ class Moment:
 
 @np.errstate(all="ignore")  # a rate that is too large leads to infinity, which the page shows
 def measured(moment, pairs):
-    """Return the moment with its losses and accuracy, on at most 1,000 examples of each kind."""
-    training, validation = ((x[:1000], y[:1000]) for x, y in pairs)
+    """Return the moment with its losses and accuracy, on at most 500 examples of each kind."""
+    training, validation = ((x[:500], y[:500]) for x, y in pairs)
     figures = (nn.loss, training), (nn.loss, validation), (nn.accuracy, validation)
     return attrs.evolve(moment, figures=tuple(float(f(moment.params, *pair)) for f, pair in figures))
 
@@ -152,8 +152,7 @@ def start(digits, settings):
     pairs, classes = data(digits, settings), 10 if settings.data == "digits" else 2
     activations = [*(ACTIVATIONS[name] for name in settings.activations), nn.softmax]
     params = nn.init(settings.seed, (pairs[0][0].shape[1], *settings.widths, classes), activations)
-    first = Moment(settings, 0, params, OPTIMIZERS[settings.optimizer][0](params))
-    return Run(digits, ((measured(first, pairs),),))
+    return Run(digits, ((measured(Moment(settings, 0, params, OPTIMIZERS[settings.optimizer][0](params)), pairs),),))
 
 
 def grown(run, new):
