@@ -111,8 +111,8 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
     sample_weight : array, (n,), or None
         How much each example counts: finite numbers of at least 0, not all 0. Only their ratios matter. An example of
-        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite. It has no
-        effect, unless a layer mixes examples, as batch normalization does.
+        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite. Such an example has no
+        effect on the loss unless a layer mixes examples (batch normalization).
 
     Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the
     values of NumPy arrays are checked; if all weights of another library are 0, or one is negative, the loss is NaN);

@@ -1,5 +1,6 @@
 """The playground: its runs, its answers, its server, and its page in a browser."""
 
+import asyncio
 import base64
 import contextlib
 import importlib.util
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import attrs
@@ -417,16 +419,28 @@ def test_all_pages_share_one_run(client):
         assert next_status(second, lambda status: status and status["settings"].get("0", {}).get("widths") == [5, 4])
 
 
-def test_training_never_undoes_a_command(client):
-    with page_of(client) as page:
-        reply_to(page, "train")
-        next_status(page, lambda status: status.get("curves") and status["curves"]["0"][-1][0] > 20)
-        reply_to(page, "start_over", settings={"widths": [5, 4]})
-        time.sleep(0.5)  # longer than a slice of training
-        reply_to(page, "change", settings={"widths": [5, 4], "lr": 0.2})
-        status = next_status(page, lambda status: status.get("settings") and status["settings"]["0"]["lr"] == 0.2)
-        assert (status["training"], status["settings"]["0"]["widths"]) == (False, [5, 4])
-        assert [point[0] for point in status["curves"]["0"]] == [0]
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_training_never_undoes_a_command(server, runs, run, monkeypatch, is_replaced):
+    paused, other = asked(server, run, "pause")[0], runs.start(DIGITS, runs.Settings(widths=(5, 4)))
+    state = types.SimpleNamespace(run=asked(server, run, "train")[0])
+    slices = []
+
+    async def to_thread(function, *arguments):  # the second slice is interrupted by a command
+        assert len(slices) < 2, "training undid the command"
+        slices.append(function(*arguments))
+        if len(slices) == 2:
+            state.run = other if is_replaced else paused
+        return slices[-1]
+
+    async def sleep(seconds):  # what the server does when there is nothing to train
+        raise EOFError
+
+    monkeypatch.setattr(server.asyncio, "to_thread", to_thread)
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    with pytest.raises(EOFError):
+        asyncio.run(server.keep_training(state))
+    assert state.run is (other if is_replaced else paused)
+    assert slices[0][-1].step < slices[1][0].step  # the first slice was kept
 
 
 def test_a_message_of_bytes_is_read_as_text(client):
