@@ -4,6 +4,7 @@ A function takes pre-activations ``z`` and returns values ``y``. Its pullback ta
 at ``y``, and returns the gradient at ``z``.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ class Activation:
         ``pullback(z, y, dy) -> dz``: for an elementwise function ``dy * f'(z)``; in general the transposed Jacobian of
         each row times ``dy``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> square = nn.Activation("square", lambda z: z * z, lambda z, y, dy: 2 * z * dy)
     >>> square(np.asarray([1.0, 2.0]))
@@ -41,6 +44,9 @@ class Activation:
         check_floats(z)
         return self.function(z)
 
+    def __get__(self, instance: object, owner: type) -> "Activation":
+        return self  # as functions have; so help and pdoc take an activation for a function
+
     def __repr__(self) -> str:
         return self.name
 
@@ -48,17 +54,18 @@ class Activation:
         return self.name if globals().get(self.name) is self else pickled(self)
 
 
-class _Docstring:
-    """Gives the class its own docstring, and each activation its function's."""
+class _OfFunction:
+    """An attribute that has one value for the class, and for each activation one that depends on its function."""
 
-    def __init__(self, of_class: str | None) -> None:
-        self.of_class = of_class
+    def __init__(self, of_class: Any, of_function: Callable[[Any], Any]) -> None:
+        self.of_class, self.of_function = of_class, of_function
 
-    def __get__(self, activation: Activation | None, cls: type) -> str | None:
-        return self.of_class if activation is None else activation.function.__doc__
+    def __get__(self, activation: Activation | None, cls: type) -> Any:
+        return self.of_class if activation is None else self.of_function(activation.function)
 
 
-Activation.__doc__ = _Docstring(Activation.__doc__)  # type: ignore[assignment]
+Activation.__doc__ = _OfFunction(Activation.__doc__, inspect.getdoc)  # type: ignore[assignment]
+Activation.__signature__ = _OfFunction(None, inspect.signature)  # type: ignore[attr-defined]
 
 
 def _with_pullback(pullback: Callable[..., Array]) -> Callable[[Callable[[Array], Array]], Activation]:

@@ -12,15 +12,20 @@ import operator
 import pickle
 import reprlib
 from collections.abc import Iterable
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = Annotated[Any, "array"]
-Array.__doc__ = "The annotation of an array of any library; in a record, it makes the field an array field."
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+    Seed: TypeAlias = int | tuple[int, ...]
+else:  # what signatures show
 
-Seed: TypeAlias = Annotated[int | tuple[int, ...], "seed"]
-Seed.__doc__ = "The annotation of a seed: an int of at least 0, or a tuple of such ints, like (seed, epoch)."
+    class Array(Protocol):
+        """The annotation of an array of any library; in a record, it makes the field an array field."""
+
+    class Seed(Protocol):
+        """The annotation of a seed: an int of at least 0, or a tuple of such ints, like ``(seed, epoch)``."""
 
 
 def is_array(value: object) -> bool:

@@ -31,9 +31,16 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     drop_last : bool
         Whether to leave out the last batch if it is smaller.
 
-    Raises ValueError if the arrays differ in length, one is 0-d, there are none, ``batch_size`` is not positive, or the
-    seed is not valid; TypeError if ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
+    Raises
+    ------
+    ValueError
+        If the arrays differ in length, one is 0-d, there are none, ``batch_size`` is not positive, or the seed is not
+        valid.
+    TypeError
+        If ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> [yb for xb, yb in nn.batches((0, 1), np.zeros((5, 3)), np.arange(5), batch_size=2)]
     [array([0, 1]), array([3, 4]), array([2])]

@@ -57,12 +57,18 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         Records, NumPy arrays of bools, integers and floats, ints, floats, strings, bools, None; tuples, lists and dicts
         of these. Arrays must not change meanwhile. A NumPy scalar comes back as a 0-d array.
 
-    Raises TypeError or ValueError if ``load`` would refuse the file: another type, a record that its own validation
-    refuses, a dict key that is not a string, is empty, contains a dot or begins with two underscores, nesting deeper
-    than 100, or more than fits into a header (about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text; more with
-    large arrays); OSError if the file cannot be written, or is not a regular file. The old file is then unchanged. But
-    if its directory cannot be synced, the new file is already in its place.
+    Raises
+    ------
+    TypeError, ValueError
+        If ``load`` would refuse the file: another type, a record that its own validation refuses, a dict key that is
+        not a string, is empty, contains a dot or begins with two underscores, nesting deeper than 100, or more than
+        fits into a header (about 7,000 arrays, 20,000 pairs of numbers, or 1 MB of text; more with large arrays).
+    OSError
+        If the file cannot be written, or is not a regular file. The old file is then unchanged. But if its directory
+        cannot be synced, the new file is already in its place.
 
+    Examples
+    --------
     >>> import tempfile, pathlib, purenn as nn
     >>> params = nn.init(0, sizes=(4, 3), activations=[nn.softmax])
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -96,10 +102,18 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
         Your own record classes and activations that the file may hold. A dict gives them by the names in the file:
         ``{"OldName": New}`` reads files from before a class was renamed.
 
-    Raises CheckpointError (a ValueError) that names the file, if it is not a checkpoint, was damaged, or holds a record
-    that is not admitted, is not valid, or has a field that its class lacks; TypeError if ``records`` is not an iterable
-    of record classes and activations, or two share a name; OSError if the file cannot be read.
+    Raises
+    ------
+    CheckpointError
+        If the file is not a checkpoint, was damaged, or holds a record that is not admitted, is not valid, or has a
+        field that its class lacks. It is a ValueError, and names the file.
+    TypeError
+        If ``records`` is not an iterable of record classes and activations, or two share a name.
+    OSError
+        If the file cannot be read.
 
+    Examples
+    --------
     >>> import tempfile, purenn as nn
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     nn.save(file.name, (nn.Dropout(0.5), 7))

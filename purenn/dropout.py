@@ -31,8 +31,13 @@ class Dropout:
     seed : int, tuple of int, or None
         Set by ``seeded``.
 
-    Raises ValueError if the rate is out of its range, or the seed is not valid.
+    Raises
+    ------
+    ValueError
+        If the rate is out of its range, or the seed is not valid.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.forward(nn.Dropout(0.5), np.ones((1, 8)))
     array([[1., 1., 1., 1., 1., 1., 1., 1.]])
@@ -95,9 +100,14 @@ def seeded(layer: L, seed: Any) -> L:
         inside it. ``jax.random.fold_in`` gives each record a key of its own, ``seed.key``, which draws the mask
         for an ``x`` of JAX.
 
-    Raises ValueError if ``seed`` is not an int of at least 0, or a tuple of such ints; JAX raises TypeError for an
-    array that is not a key.
+    Raises
+    ------
+    ValueError
+        If ``seed`` is not an int of at least 0, or a tuple of such ints; JAX raises TypeError for an array that is not
+        a key.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> nn.seeded(nn.Params((nn.Dropout(0.2), nn.Dropout(0.5))), (0, 7))
     Params(layers=(

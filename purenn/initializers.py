@@ -40,11 +40,17 @@ def init(
         list with a function, or None for the default, for each layer. Layer ``k`` = 0, 1, ... gets the seed
         ``(seed, k)``, or ``(*seed, k)`` if the seed is a tuple.
 
-    Raises ValueError if the numbers of sizes and activations do not match, no layer is given, a size is not positive,
-    the seed is not valid, or an initializer does not return numbers of the shape ``(fan_in, fan_out)``; TypeError if a
-    size is not an int, an activation is not an Activation, ``initializer`` is none of these, or the dtype is neither of
-    the two.
+    Raises
+    ------
+    ValueError
+        If the numbers of sizes and activations do not match, no layer is given, a size is not positive, the seed is not
+        valid, or an initializer does not return numbers of the shape ``(fan_in, fan_out)``.
+    TypeError
+        If a size is not an int, an activation is not an Activation, ``initializer`` is none of these, or the dtype is
+        neither of the two.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> nn.init(0, sizes=(64, 10), activations=[nn.softmax], dtype="float64")
     Params(layers=(

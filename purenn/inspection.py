@@ -38,9 +38,16 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     tree : tree
         At least one array, all of floats.
 
-    Raises ValueError if the tree has no arrays, ``f`` does not return one number, or the array library has no float64,
-    as JAX unless ``jax.config.update("jax_enable_x64", True)`` was called; TypeError if an array does not hold floats.
+    Raises
+    ------
+    ValueError
+        If the tree has no arrays, ``f`` does not return one number, or the array library has no float64, as JAX unless
+        ``jax.config.update("jax_enable_x64", True)`` was called.
+    TypeError
+        If an array does not hold floats.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer, x, y = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax), np.asarray([[3.0]]), np.asarray([0])
     >>> gradient = nn.numerical_grads(lambda p: nn.loss(p, x, y), layer)
@@ -89,11 +96,18 @@ def check_vjp(layer: Any, x: Any) -> None:
         What the layer takes: an array of any shape, or a tree of arrays. Integers and booleans have no gradient. If
         ``x`` holds only those, ``dx``, which returns the gradient of ``x``, is not called.
 
-    Raises TypeError if the rule or the pullback does not return a pair, the gradient is of another class than the
-    layer, or ``dx`` is not callable; ValueError if the output is empty, not finite, or not that of ``forward``; if a
-    gradient is wrong, or does not match the layer or ``x`` in structure, shape or dtype; if too many directions cross a
-    kink, as at ``x = 0`` for relu; or if the array library has no float64 (see ``numerical_grads``).
+    Raises
+    ------
+    TypeError
+        If the rule or the pullback does not return a pair, the gradient is of another class than the layer, or ``dx``
+        is not callable.
+    ValueError
+        If the output is empty, not finite, or not that of ``forward``; if a gradient is wrong, or does not match the
+        layer or ``x`` in structure, shape or dtype; if too many directions cross a kink, as at ``x = 0`` for relu; or
+        if the array library has no float64 (see ``numerical_grads``).
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.check_vjp(nn.init(0, sizes=(4, 3), activations=[nn.softmax]), np.ones((2, 4), np.float32))
     >>> nn.check_vjp(nn.Activation("square", lambda z: z * z, lambda z, y, dy: z * dy), np.ones((1, 2)))
@@ -218,8 +232,13 @@ def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
     y : array, or None
         Labels or targets, as ``loss`` takes them. If None, no gradients are computed.
 
-    Raises the errors of ``forward``, and with ``y`` those of ``grads``.
+    Raises
+    ------
+    ValueError, TypeError
+        Those of ``forward``, and with ``y`` those of ``grads``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.inspect(nn.init(0, sizes=(4, 3, 2), activations=(nn.relu, nn.softmax)))
     path      layer          output  parameters

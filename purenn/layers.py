@@ -5,20 +5,46 @@ gradients are pulled back through it (its vector-Jacobian product). Two are give
 ``Params``.
 """
 
+import functools
 from collections.abc import Callable
-from functools import singledispatch
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from purenn.activations import Activation
 from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
 from purenn.records import Vector, is_record, record
-from purenn.trees import Tree, flatten, with_children
+from purenn.trees import Layer, flatten, with_children
 
-Layer: TypeAlias = Tree
+R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 # Inner functions evaluate their annotations at every call; a name is cheap.
 _Gradients: TypeAlias = tuple[Any, Callable[[], Array]]
-Pullback: TypeAlias = Callable[[Array], _Gradients]
+
+
+class Pullback(Protocol):
+    """What ``vjp`` returns beside the output."""
+
+    def __call__(self, dy: Array, /) -> _Gradients:
+        """Return the gradient with respect to the layer, and a function that returns that with respect to ``x``."""
+
+
+class Rules(Protocol[R_co]):
+    """A function of a layer and its input, with a rule for each class of layers."""
+
+    def __call__(self, layer: Layer, x: Array) -> R_co:
+        """Apply the rule of the layer's class."""
+
+    def register(self, rule: F) -> F:
+        """Add the rule of the class that its first argument is annotated with."""
+
+    def dispatch(self, cls: type) -> Callable[..., Any]:
+        """Return the rule of a class."""
+
+
+def singledispatch(function: Callable[[Layer, Array], R_co]) -> Rules[R_co]:
+    """Make a function open to rules; the type keeps its parameters, which that of functools loses."""
+    return cast("Rules[R_co]", functools.singledispatch(function))
 
 
 @record
@@ -34,9 +60,15 @@ class Dense(Vector):
     activation : Activation
         Applied to the pre-activations.
 
-    Raises TypeError if the arrays are not both float32 or both float64, or the activation is not an Activation;
-    ValueError if the shapes do not fit.
+    Raises
+    ------
+    TypeError
+        If the arrays are not both float32 or both float64, or the activation is not an Activation.
+    ValueError
+        If the shapes do not fit.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.Dense(np.zeros((3, 2), np.float32), np.zeros(2, np.float32), nn.tanh)
     Dense(weights=f32[3,2], biases=f32[2], activation=tanh)
@@ -75,9 +107,15 @@ class Params(Vector):
     layers : tuple of layers
         At least one. If adjacent layers define ``fan_out`` and ``fan_in``, they must agree.
 
-    Raises TypeError if a layer is not a record, or the parameters are not all float32 or all float64; ValueError if
-    there is no layer, or the widths of adjacent layers differ.
+    Raises
+    ------
+    TypeError
+        If a layer is not a record, or the parameters are not all float32 or all float64.
+    ValueError
+        If there is no layer, or the widths of adjacent layers differ.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> nn.init(0, sizes=(784, 128, 10), activations=(nn.tanh, nn.softmax))
     Params(layers=(
@@ -140,9 +178,15 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
         an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
         Both may be called more than once.
 
-    Raises ValueError if the rank or the number of features is wrong; TypeError if ``x`` is not an array of floats, or
-    no rule is registered for the layer. The pullback raises ValueError if ``dy`` does not have the shape of ``y``.
+    Raises
+    ------
+    ValueError
+        If the rank or the number of features is wrong; from the pullback, if ``dy`` does not have the shape of ``y``.
+    TypeError
+        If ``x`` is not an array of floats, or no rule is registered for the layer.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0], [2.0]], [0.0], nn.identity)
     >>> y, pullback = nn.vjp(layer, np.asarray([[3.0, 4.0]]))
@@ -174,9 +218,15 @@ def forward(layer: Layer, x: Array) -> Array:
     x : array, (n, fan_in)
         One example per row, of a float type; converted to that of the parameters. ``n`` may be 0.
 
-    Raises ValueError if the rank or the number of features is wrong; TypeError if ``x`` is not an array of floats, or
-    no rule is registered for the layer.
+    Raises
+    ------
+    ValueError
+        If the rank or the number of features is wrong.
+    TypeError
+        If ``x`` is not an array of floats, or no rule is registered for the layer.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> params = nn.init(0, sizes=(4, 3, 2), activations=(nn.tanh, nn.softmax))
     >>> nn.forward(params, np.zeros((1, 4), np.float32))

@@ -30,9 +30,15 @@ def logits(params: Any, x: Array) -> Array:
     x : array, (n, fan_in)
         One example per row; ``n`` may be 0.
 
-    Raises ValueError if a shape is wrong; TypeError if ``x`` is not an array of floats, or the network does not end in
-    ``Dense``.
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+    TypeError
+        If ``x`` is not an array of floats, or the network does not end in ``Dense``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0, 2.0]], [0.0, 1.0], nn.softmax)
     >>> nn.logits(layer, np.asarray([[3.0]]))
@@ -58,6 +64,8 @@ def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
         without arguments that returns the gradient with respect to ``x``. It raises ValueError if ``dz`` does not have
         the shape of ``z``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense([[1.0]], [0.0], nn.identity)
     >>> z, pullback = nn.logits_vjp(layer, np.asarray([[2.0], [4.0]]))
@@ -114,12 +122,17 @@ def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) ->
         weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite. Such an example has no
         effect on the loss unless a layer mixes examples (batch normalization).
 
-    Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the
-    values of NumPy arrays are checked; if all weights of another library are 0, or one is negative, the loss is NaN);
-    TypeError if
-    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the network
-    does not end in ``Dense`` with one of the three activations.
+    Raises
+    ------
+    ValueError
+        If the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the values of NumPy
+        arrays are checked; if all weights of another library are 0, or one is negative, the loss is NaN).
+    TypeError
+        If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the
+        network does not end in ``Dense`` with one of the three activations.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((2, 4)), np.zeros(4), nn.softmax)
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
@@ -146,10 +159,16 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
     sample_weight : array, (n,), or None
         How much each example counts; see ``loss``.
 
-    Raises ValueError if the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong; TypeError if
-    ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the network
-    does not end in ``Dense`` with one of the three activations.
+    Raises
+    ------
+    ValueError
+        If the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong.
+    TypeError
+        If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the
+        network does not end in ``Dense`` with one of the three activations.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.zeros((1, 2)), np.zeros(2), nn.softmax)
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights

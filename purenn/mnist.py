@@ -15,6 +15,7 @@ from purenn.arrays import Array, brief, describe, lock_in_place
 from purenn.records import record
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+"""Where MNIST is downloaded from, in this order."""
 
 FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mirrors serve
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -22,6 +23,7 @@ FILES = {  # in the order of a Dataset's fields, with the SHA-256 of what the mi
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+"""The four files of MNIST, and the SHA-256 of each."""
 
 
 @record
@@ -37,6 +39,8 @@ class Dataset:
     image_shape : tuple of int
         ``(rows, columns)``.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> nn.mnist.digits().image_shape
     (8, 8)
@@ -80,10 +84,19 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
         ``t10k-labels-idx1-ubyte`` are. Without it: MNIST (LeCun, Cortes & Burges; 60,000 and 10,000 digits of 28x28
         pixels) from the user's cache directory, downloaded once. That needs ``pip install "purenn[examples]"``.
 
-    Raises FileNotFoundError if the directory does not hold the four files; ValueError if a file is damaged, or images
-    and labels do not match; ConnectionError if no mirror gives the files; ImportError if a download needs a missing
-    package.
+    Raises
+    ------
+    FileNotFoundError
+        If the directory does not hold the four files.
+    ValueError
+        If a file is damaged, or images and labels do not match.
+    ConnectionError
+        If no mirror gives the files.
+    ImportError
+        If a download needs a missing package.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> nn.mnist.load("no such directory")
     Traceback (most recent call last):
@@ -169,10 +182,8 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         file.seek(0)
         size = os.fstat(file.fileno()).st_size
         try:
-            if is_gzip:
-                with gzip.open(file) as stream:
-                    return _parsed(stream, size * _DEFLATE_LIMIT)
-            return _parsed(file, size)
+            stream = gzip.GzipFile(fileobj=file) if is_gzip else file
+            return _parsed(stream, size * _DEFLATE_LIMIT if is_gzip else size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
         except ValueError as error:

@@ -28,10 +28,16 @@ def sgd_step(params: T, grads: T, lr: float | T) -> T:
         The learning rate: a finite number, or a 0-d array; or a tree like ``params`` with such a number in the place
         of each array. A rate of 0 freezes an array, if its gradient is finite.
 
-    Raises ValueError if ``lr`` is not finite (only Python's and NumPy's numbers are checked), ``grads`` differs from
-    ``params`` in structure, a shape or a dtype, or ``lr`` in structure; TypeError if ``lr`` is not a number, or the
-    parameters are not floats.
+    Raises
+    ------
+    ValueError
+        If ``lr`` is not finite (only Python's and NumPy's numbers are checked), ``grads`` differs from ``params`` in
+        structure, a shape or a dtype, or ``lr`` in structure.
+    TypeError
+        If ``lr`` is not a number, or the parameters are not floats.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.sgd_step(np.asarray([1.0, 2.0]), np.asarray([10.0, 0.0]), lr=0.1)
     array([0., 2.])
@@ -62,8 +68,15 @@ def momentum_step(
         At least 0 and below 1.
     nesterov : bool
 
-    Raises the errors of ``sgd_step``, also for ``velocity``; ValueError if ``momentum`` is out of its range.
+    Raises
+    ------
+    ValueError
+        If ``momentum`` is out of its range.
+    ValueError, TypeError
+        Those of ``sgd_step``, also for ``velocity``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.momentum_step(np.asarray([1.0]), np.asarray([2.0]), velocity=np.asarray([1.0]), lr=0.1, momentum=0.5)
     (array([0.75]), array([2.5]))
@@ -126,7 +139,7 @@ def adam_step(
 ) -> tuple[T, AdamState]:
     """Return the parameters and the state after one step of Adam with decoupled weight decay (AdamW).
 
-    In step ``t = state.steps + 1``, with gradient ``g``, ``m = state.means`` and ``v = state.squares``::
+    In step ``t = state.steps + 1``, with gradient ``g``, ``m = state.means`` and ``v = state.squares``:
 
         m' = beta1 m + (1 - beta1) g
         v' = beta2 v + (1 - beta2) g^2
@@ -150,9 +163,15 @@ def adam_step(
         A step subtracts ``lr * weight_decay * params``; at least 0. A number applies to biases, too; a tree like
         ``params``, made by ``tree_map_with_path``, has a number for each array.
 
-    Raises ValueError if a number is out of its range, or the trees differ in structure, a shape, or a dtype; TypeError
-    if a setting is not a number, the parameters are integers, or ``state`` is not an ``AdamState``.
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, or the trees differ in structure, a shape, or a dtype.
+    TypeError
+        If a setting is not a number, the parameters are integers, or ``state`` is not an ``AdamState``.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> params = np.asarray([1.0, 2.0])
     >>> params, state = nn.adam_step(params, np.asarray([1e-3, -1e3]), nn.adam_init(params), lr=0.1)

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
-from purenn.trees import Tree, aligned, fields_of, kinds, record_kind, tree_map
+from purenn.trees import Layer, Tree, aligned, fields_of, kinds, record_kind, tree_map
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def _kind_of_field(annotation: Any) -> str:
     origin = typing.get_origin(annotation) or annotation
     if annotation == Array or origin is np.ndarray:
         return "array"
-    if annotation == Tree or (origin in record_classes and kinds[origin].fields):  # type: ignore[union-attr]
+    if annotation in (Tree, Layer) or (origin in record_classes and kinds[origin].fields):  # type: ignore[union-attr]
         return "tree"
     if origin not in (typing.Union, types.UnionType, tuple, list):
         return "any" if annotation is Any else "static"
@@ -115,11 +115,11 @@ def _kind_of_field(annotation: Any) -> str:
     return "any" if "any" in parts else "tree" if parts else "static"
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: Array) -> Any:
     return read_only(value if value is None or is_array(value) else np.asarray(value))
 
 
-def _as_tree(value: Any) -> Any:
+def _as_tree(value: Tree) -> Any:
     if isinstance(value, (tuple, list)):
         kind: Any = kinds[type(value) if isinstance(value, tuple) else tuple]
         return kind.build(range(len(value)), map(_as_tree, value).__next__)

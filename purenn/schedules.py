@@ -25,9 +25,15 @@ def warmup_cosine(
     total_steps, warmup_steps : int
         ``0 <= warmup_steps < total_steps``.
 
-    Raises ValueError if the numbers of steps do not fit, or a rate is not finite; TypeError if a rate is not a number,
-    or a number of steps is not an int.
+    Raises
+    ------
+    ValueError
+        If the numbers of steps do not fit, or a rate is not finite.
+    TypeError
+        If a rate is not a number, or a number of steps is not an int.
 
+    Examples
+    --------
     >>> import purenn as nn
     >>> [nn.warmup_cosine(step, peak_lr=1.0, total_steps=6, warmup_steps=2) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]

@@ -12,14 +12,22 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from purenn import arrays
 from purenn.arrays import Array, check_arrays, check_number, check_real, describe, lock_in_place, namespace, read_only
 
 T = TypeVar("T")
-Tree: TypeAlias = Annotated[Any, "tree"]
-Tree.__doc__ = "The annotation of a tree or layer: a record, or a tuple, list or dict of trees, None, or an array."
+if TYPE_CHECKING:
+    Tree: TypeAlias = Any
+    Layer: TypeAlias = Any
+else:
+
+    class Tree(Protocol):
+        """The annotation of a tree: a record, or a tuple, list or dict of trees, None, or an array."""
+
+    class Layer(Protocol):
+        """The annotation of a layer: a record with a rule, such as ``Dense``, ``Params``, or your own (see ``vjp``)."""
 
 
 class Kind(NamedTuple):
@@ -189,9 +197,15 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
         Trees of the same structure: the same records with the same static fields, tuples and lists of the same length,
         dicts with the same keys.
 
-    Raises ValueError if the trees differ in structure; TypeError if a dict has a key that is not a string, or ``f``
-    returns an array of a NumPy subclass.
+    Raises
+    ------
+    ValueError
+        If the trees differ in structure.
+    TypeError
+        If a dict has a key that is not a string, or ``f`` returns an array of a NumPy subclass.
 
+    Examples
+    --------
     >>> import numpy as np, purenn as nn
     >>> nn.tree_map(lambda a, b: a + b, (np.ones(2), {"k": np.ones(3)}), (np.zeros(2), {"k": np.ones(3)}))
     (array([1., 1.]), {'k': array([2., 2., 2.])})
