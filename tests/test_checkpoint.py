@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 
 import purenn as nn
 from purenn import checkpoint
-from tests.strategies import FUZZ, count_in_readme, little_memory, networks, seeds
+from tests.strategies import FUZZ, count_in_guide, little_memory, networks, seeds
 
 PARAMS = nn.init(0, (4, 3, 2), (nn.tanh, nn.softmax))
 swish = nn.Activation("swish", lambda z: z, lambda z, y, dy: dy)
@@ -595,7 +595,7 @@ def test_every_cut_and_every_changed_byte_is_found(tmp_path):
     for place in range(len(file)):
         with pytest.raises(nn.CheckpointError):
             load(file[:place] + bytes([file[place] ^ 0x40]) + file[place + 1 :], tmp_path)
-    assert count_in_readme("a checkpoint cut at") == 2 * len(file)
+    assert count_in_guide("a checkpoint cut at") == 2 * len(file)
 
 
 TREE = {
@@ -819,7 +819,7 @@ def test_other_errors_are_not_blamed_on_the_file(tmp_path, monkeypatch):
             nn.load(tmp_path / "file")
 
 
-def test_the_readme_counts_what_is_tried_here():
+def test_the_guide_counts_what_is_tried_here():
     others = 4  # a disk limit, a read-only directory, a pipe, a directory as target
     for kind, count in {
         "files that `save` does not write": len(HEADER) + len(STRUCTURE),
@@ -831,4 +831,4 @@ def test_the_readme_counts_what_is_tried_here():
         "`save` killed at a random moment": KILLS,
         "`save` that fails": len(STEPS) * len(FAILURES) + others,
     }.items():
-        assert count_in_readme(kind) == count, kind
+        assert count_in_guide(kind) == count, kind

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import purenn as nn
-from tests.strategies import FUZZ, count_in_readme, little_memory
+from tests.strategies import FUZZ, count_in_guide, little_memory
 
 fuzz = settings(max_examples=FUZZ, suppress_health_check=list(HealthCheck), deadline=None)
 
@@ -106,6 +106,6 @@ def test_fuzz_public_functions(name, arguments, layer):
                 list(result)
 
 
-def test_the_readme_counts_what_is_tried_here():
-    assert count_in_readme("IDX files, gzip streams") == 3 * 2_000
-    assert count_in_readme("public functions") == 2_000 <= FUZZ
+def test_the_guide_counts_what_is_tried_here():
+    assert count_in_guide("IDX files, gzip streams") == 3 * 2_000
+    assert count_in_guide("public functions") == 2_000 <= FUZZ

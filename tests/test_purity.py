@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import purenn as nn
-from tests.strategies import count_in_readme, networks, problems
+from tests.strategies import count_in_guide, networks, problems
 
 SMALL = nn.init(1, (2, 2), [nn.softmax])
 INITIALIZERS = [name for name in vars(nn.initializers) if name.endswith(("normal", "uniform", "orthogonal"))]
@@ -111,7 +111,7 @@ def test_sixteen_threads_give_what_one_gives():
     expected = everything(params, x, y)
     with ThreadPoolExecutor(16) as pool:
         assert all(result == expected for result in pool.map(lambda _: everything(params, x, y), range(ROUNDS)))
-    assert count_in_readme("all public functions") == ROUNDS
+    assert count_in_guide("all public functions") == ROUNDS
 
 
 @given(networks())
