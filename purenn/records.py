@@ -80,9 +80,7 @@ def _configure(cls: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.A
         annotations = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise TypeError(f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
-    own = [field for field in fields if not field.inherited]  # type: ignore[attr-defined]
-    configured = {field.name: _configured(cls, field, annotations[field.name]) for field in own}
-    return [configured.get(field.name, field) for field in fields]
+    return [field if field.inherited else _configured(cls, field, annotations[field.name]) for field in fields]  # type: ignore[attr-defined]
 
 
 def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attribute[Any]":
@@ -91,7 +89,7 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
         advice = "annotate what holds arrays as purenn.Array or purenn.Tree"
         raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which is too vague; {advice}")
     check: Any = {"array": _check_array, "tree": _check_tree, "static": _check_static}[kind]
-    if type(None) in typing.get_args(annotation):
+    if type(None) in typing.get_args(getattr(annotation, "__value__", annotation)):
         check = attrs.validators.optional(check)
     hooks: dict[str, Any] = {"metadata": {**field.metadata, "is_tree": kind != "static"}}
     if kind != "static":
@@ -102,6 +100,8 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
 
 def _kind_of_field(annotation: Any) -> str:
     """Return what an annotation says about a field: "array", "tree", "static", or "any"."""
+    if hasattr(annotation, "__value__"):  # a type alias (PEP 695), such as NDArray in NumPy 2.5
+        return _kind_of_field(annotation.__value__)
     origin = typing.get_origin(annotation) or annotation
     if annotation == Array or origin is np.ndarray:
         return "array"

@@ -665,7 +665,7 @@ STRUCTURE = {  # the same in the structure of the tree
     "unknown float": ('{"array":"C"}', '{"float":"1"}', "a is {'float': '1'}"),
     "tuple that is none": ('"strides":{"tuple":[1,2]}', '"strides":{"tuple":3}', "c.strides is {'tuple': 3}"),
     "nested deeply": ('"name":"mine"', f'"name":{"[" * 100}{"]" * 100}', "nested more than 100 deep"),
-    "nested very deeply": ('"name":"mine"', f'"name":{"[" * 40_000}{"]" * 40_000}', "recursion"),
+    "nested very deeply": ('"name":"mine"', f'"name":{"[" * 40_000}{"]" * 40_000}', "recursion|nested more than 100"),
     "an int of many digits": ('"name":"mine"', f'"name":{"7" * 4_301}', "4300 digits"),
     "no JSON": ('"name":"mine"', '"name":-', "cannot be loaded"),
 }  # fmt: skip

@@ -6,6 +6,8 @@ import pydoc
 import re
 import subprocess
 import sys
+import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -320,6 +322,14 @@ def test_annotations_say_which_fields_hold_arrays():
     optional = {name * 2: annotation | None for name, annotation in (arrays | statics).items()}
     assert kinds_of_fields(**arrays, **statics) == set(arrays)
     assert kinds_of_fields(**optional) == {name * 2 for name in arrays}
+
+
+def test_an_alias_says_what_its_value_says():
+    alias = getattr(typing, "TypeAliasType", lambda name, value: types.SimpleNamespace(__value__=value))  # Python 3.12
+    arrays = {"a": alias("A", nn.Array), "b": alias("B", alias("A", nn.Array | None)), "c": alias("C", list[nn.Array])}
+    assert kinds_of_fields(**arrays, d=alias("D", int | None)) == set(arrays)
+    optional = nn.record(type("Example", (), {"__annotations__": {"field": alias("M", nn.Array | None)}}))
+    assert optional(None).field is None and optional([1.0]).field.tolist() == [1.0]
 
 
 def test_optional_arrays_may_be_none_and_others_may_not():
