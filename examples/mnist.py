@@ -73,7 +73,7 @@ def load_data(source):
     try:
         return nn.mnist.load()
     except (ConnectionError, ImportError) as error:
-        print(f"{str(error).partition(';')[0]}; --data DIR reads MNIST from DIR. Now: the bundled digits")
+        print(f"{str(error).partition(';')[0]}; --data DIR reads MNIST from DIR. Using the bundled digits")
         return nn.mnist.digits()
 
 
@@ -98,7 +98,7 @@ def main():
     validation = data.train_images[-held_out:], data.train_labels[-held_out:]
     params = nn.init(options.seed, (x.shape[1], *options.sizes, 10), activations=(nn.tanh, nn.relu, nn.softmax))
     options.output.mkdir(parents=True, exist_ok=True)
-    print(f"{len(x):,} digits to train with, {held_out:,} to validate, {len(data.test_images):,} to test\n{params}")
+    print(f"{len(data.train_images) - held_out:,} digits to train with, {held_out:,} to validate\n{params}")
     start, epochs = time.perf_counter(), train_until_convergence(params, (x, y), validation, options)
     seconds = time.perf_counter() - start
     best = max(epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_loss), default=None)

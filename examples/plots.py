@@ -16,6 +16,7 @@ def draw_all(epochs, best, data, directory):
     probabilities = nn.forward(params, data.test_images)
     draw_mistakes(data.test_images, data.test_labels, probabilities, data.image_shape, directory / "mistakes.png")
     draw_weights(params.layers[0].weights, data.image_shape, directory / "weights.png")
+    print(f"four pictures are in {directory}")
 
 
 def draw_learning_curves(epochs, best, path):

@@ -1,44 +1,40 @@
 """Neural networks as pure functions over immutable records.
 
 - **Data**
-  - `batches`: minibatches, in an order that a seed decides
-  - `purenn.mnist`: handwritten digits; `purenn.mnist.digits` come with the package, `purenn.mnist.load` reads MNIST
+  - `batches`: minibatches, in an order that the seed determines
+  - `purenn.mnist`: handwritten digits; `purenn.mnist.digits` returns the bundled ones, `purenn.mnist.load` reads MNIST
 - **Networks**
   - `init`: a network with random weights; `purenn.initializers` offers other distributions
   - `Params`, `Dense`, `Dropout`: a network, and its layers
   - `tanh`, `relu`, `leaky_relu`, `elu`, `gelu`, `silu`, `sigmoid`, `softplus`, `identity`, `softmax`: the activations
-  - `forward`: the output of a network or a layer
-  - `logits`: the output before the last activation
+  - `forward`, `logits`: the output of a network or a layer; the output before the last activation
   - `predict`: the class of each example, or the predicted values
 - **Learning**
   - `loss`: how wrong the predictions are
-  - `accuracy`: the share of right predictions
+  - `accuracy`: the share of correct predictions
   - `grads`, `loss_and_grads`: the gradient of the loss, by backpropagation
-  - `seeded`: a network whose dropout is active
+  - `seeded`: a network whose dropout draws its masks from a seed
   - `sgd_step`, `momentum_step`, `adam_step`: one step of an optimizer
   - `adam_init`, `AdamState`: what Adam remembers between steps
-  - `clip_by_global_norm`: a gradient that is not too long
+  - `clip_by_global_norm`: a gradient, shortened if its norm is too large
   - `exponential_decay`, `piecewise_constant`, `warmup_cosine`: the learning rate of each step
-  - `converged`: whether to stop
-- **Files**
-  - `save`, `load`, `CheckpointError`: any tree of records and arrays, as a safetensors file
+  - `converged`: whether the validation loss has stopped falling
+- **Files**: `save`, `load`, `CheckpointError` (any tree of records and arrays, as a safetensors file)
 - **Looking inside**
-  - `inspect`: a table of what happens in each layer
-  - `html`: a picture of any tree
-  - `numerical_grads`: a gradient by differences
-  - `check_vjp`: whether the rule of a layer is right
+  - `inspect`, `html`: a table of what happens in each layer; a picture of any tree
+  - `numerical_grads`, `check_vjp`: a gradient by finite differences; a check of a layer's rule with them
 - **Parts of your own**
-  - `record`, `Vector`: an immutable class; one that can be added and scaled
-  - `Array`, `Tree`, `Layer`, `Seed`: what to annotate its fields with
+  - `record`, `Vector`: makes a class immutable; a base class for records that can be added and scaled
+  - `Array`, `Tree`, `Layer`, `Seed`: annotations for the fields of a record
   - `Activation`: a function and its derivative
-  - `vjp`: applies a layer, and pulls gradients back; `vjp.register` adds a rule for your own layer
+  - `vjp`: the output of a layer, and its pullback; `vjp.register` adds a rule for your own layer
   - `logits_vjp`: the same for a whole network up to its logits, where your own loss begins
 - **All arrays of a record at once**
   - `tree_map`, `tree_map_with_path`, `tree_leaves`: apply a function to each array; list the arrays
-  - `zeros_like`, `global_norm`, `vdot`: zeros, the length, and the inner product
-  - `ravel`: one long vector, and the way back
+  - `zeros_like`, `global_norm`, `vdot`: zeros, the norm, and the inner product
+  - `ravel`: one long vector, and a function that turns it back into the record
 
-After `import purenn.jax`, all of these run under JAX, too.
+After `import purenn.jax`, the functions of networks, learning and trees also take JAX's arrays, and run under JAX.
 """
 
 from purenn import initializers, mnist

@@ -160,7 +160,7 @@ def brief(value: object) -> str:
 def check_floats(array: Array, name: str = "array") -> None:
     """Raise TypeError unless an array holds floats."""
     if not has_kind(array, "real floating"):
-        way_out = f"{name}.astype(np.float32)" + " / 255, if these are pixels of 0 to 255" * (name == "x")
+        way_out = f"{name}.astype(np.float32)" + "; pixels also / 255, other numbers normalized" * (name == "x")
         raise TypeError(f"{name} is {describe(array)}, but must hold floats: {way_out}")
 
 

@@ -31,10 +31,10 @@ import numpy as np
 from purenn import activations
 from purenn.arrays import as_tuple, brief, inspectable, lock_in_place, namespace
 from purenn.records import build_checked, check_fields, is_record, record_classes
-from purenn.trees import fields_of
+from purenn.trees import Tree, fields_of
 
 _ZEROS = b"0" * 64
-_CONTENT = "records, tuples, lists, dicts, strings, real numbers and arrays of these (.astype and .real convert others)"
+_CONTENT = "records, tuples, lists, dicts, strings, real numbers, arrays of numbers (.astype, .real, .tolist() convert)"
 _DTYPES = {"BOOL": "|b1", "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
 _DTYPES |= {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
@@ -44,7 +44,7 @@ class CheckpointError(ValueError):
     """Raised by ``load`` if a file is not a checkpoint, is damaged, or holds an invalid record."""
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
+def save(path: str | os.PathLike[str], tree: Tree) -> None:
     """Write a tree of records to a safetensors file, completely or not at all.
 
     The file is written beside the old file, synced, and then put in its place. The permissions of the old file stay,
@@ -88,7 +88,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         file.write(checksum.hexdigest().encode())
 
 
-def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any] = ()) -> Any:
+def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any] = ()) -> Tree:
     """Read a file that ``save`` wrote. Nothing in the file can run, so it may come from someone you do not trust.
 
     The tree is equal to the one that was saved; its arrays are read-only, in the byte order of this machine. Loading

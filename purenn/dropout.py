@@ -83,7 +83,7 @@ def part(seed: Any, path: tuple[int, ...]) -> Any:
     return (*as_seed(seed), *path) if path else as_seed(seed) and seed
 
 
-def seeded(layer: L, seed: Any) -> L:
+def seeded(layer: L, seed: Seed | Array) -> L:
     """Return a copy of a layer or network in which each record with a field ``seed`` has a seed.
 
     Each record gets a seed of its own: the given seed, followed by the place of the record in the network. A training

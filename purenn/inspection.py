@@ -79,7 +79,7 @@ def _cast(tree: T, dtype: Any) -> T:
     return tree_map(lambda leaf: astype(leaf, dtype) if is_float(leaf) else leaf, tree)
 
 
-def check_vjp(layer: Any, x: Any) -> None:
+def check_vjp(layer: trees.Layer, x: Tree) -> None:
     """Check the rule of a layer, or the pullback of an activation, against differences; raise if anything is wrong.
 
     For a random ``dy``, let ``s = sum(dy * forward(layer, x))``. Along a random direction ``v``, the central difference
@@ -213,7 +213,7 @@ class Inspection:
         return "\n".join([*lines, _summary(self)])
 
 
-def inspect(params: Any, x: Any = None, y: Array | None = None) -> Inspection:
+def inspect(params: trees.Layer, x: Tree | None = None, y: Array | None = None) -> Inspection:
     """Return what happens inside a network on a batch: a row for each layer, which prints as a table.
 
     Each ``Row`` holds arrays: the input and output of a layer, the gradient of the loss at its output, and its own
@@ -371,7 +371,7 @@ _STYLE = """<style>.purenn{font:12px monospace;overflow:auto}.purenn details>*{m
 .purenn table{color:inherit;font:inherit}</style>"""
 
 
-def html(tree: Any) -> str:
+def html(tree: Tree) -> str:
     """Return a picture of a tree in HTML, at most 100 KB: what a notebook shows for a record.
 
     The tree can be folded. An array is shown with its dtype, shape, smallest, mean and largest value, the number of

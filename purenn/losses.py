@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arrays import Array, as_floats, astype, describe, has_kind, inspectable, int_dtype, lock_in_place, namespace
 from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, type_name, vjp
+from purenn.trees import Layer
 
 L = TypeVar("L")
 
 
-def logits(params: Any, x: Array) -> Array:
+def logits(params: Layer, x: Array) -> Array:
     """Return the logits of a network, ``(n, fan_out)``: its output before the last activation.
 
     With the input ``h`` of the last layer, ``z = h @ weights + biases``; read-only, of the dtype of the parameters.
@@ -49,7 +50,7 @@ def logits(params: Any, x: Array) -> Array:
     return dense_vjp(_output_layer(params), x, identity)[0]
 
 
-def logits_vjp(params: Any, x: Array) -> tuple[Array, Pullback]:
+def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     """Return the logits of a network, and the pullback from the logits to the parameters.
 
     Every loss starts here: with a loss ``l(z)``, the gradient of the parameters is ``pullback(dl/dz)[0]``. Parameters
@@ -96,7 +97,7 @@ def _follows(layer: Any, rule: Any) -> bool:
     return vjp.dispatch(type(layer)) is rule  # a subclass may have a rule of its own
 
 
-def loss(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
+def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
     The loss is a read-only 0-d array of the dtype of the parameters, in nats for the two cross-entropies. The
@@ -196,7 +197,7 @@ def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = 
     return output.mean_loss(z, *checked), gradient
 
 
-def predict(params: Any, x: Array) -> Array:
+def predict(params: Layer, x: Array) -> Array:
     """Return the prediction for each example.
 
     For softmax: the label of the most probable class, ``(n,)``. For sigmoid: 1 where the probability is above one half,
@@ -211,7 +212,7 @@ def predict(params: Any, x: Array) -> Array:
     return lock_in_place(output_of(params).decide(forward(params, x)))
 
 
-def accuracy(params: Any, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
+def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
     """Return the fraction of correct predictions; for sigmoid, the fraction of correct outputs.
 
     It is a 0-d array of the dtype of the parameters. With ``sample_weight``, each example counts by its weight. The
@@ -327,12 +328,11 @@ def _value_targets(y: Array, like: Array) -> Array:
         raise TypeError(f"y is {describe(y)}, but must be real numbers")
     _check_length(y, like)
     if y.shape != like.shape:
-        way_out = "; y[:, 0] are labels" if y.shape[1:] == (1,) else "; y[:, None] is a column" if y.ndim == 1 else ""
-        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}{way_out}")
+        way_out = "y[:, None] is a column" if y.ndim == 1 == like.shape[1] else "labels, (n,), need a softmax network"
+        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
     if inspectable(y) and not (y == y).all():
         raise ValueError(f"y has {(y != y).sum()} values that are NaN; leave these examples out, or fill them in")
-    xp = namespace(like)
-    return astype(xp.asarray(y), like.dtype)
+    return astype(namespace(like).asarray(y), like.dtype)
 
 
 def _check_length(y: Array, like: Array) -> None:

@@ -4,7 +4,7 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 """
 
 import math
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import attrs
 
@@ -110,7 +110,7 @@ class AdamState(Vector):
         aligned(means=self.means, squares=self.squares)
 
 
-def adam_init(params: Any) -> AdamState:
+def adam_init(params: Tree) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
     ``params`` is a network, or any other tree of arrays, built of records and tuples. Raises TypeError if the tree

@@ -10,7 +10,7 @@ from purenn.arrays import Array, as_floats, as_int, check_number, check_real, is
 
 def warmup_cosine(
     step: Array | int, peak_lr: float, total_steps: int, warmup_steps: int = 0, final_lr: float = 0.0
-) -> Any:
+) -> float | Array:
     """Return a learning rate that rises linearly and then falls along a cosine.
 
     In step ``s``, ``peak_lr s / warmup_steps`` during the warm-up (Goyal et al. 2017, section 2.2); after it, with
@@ -49,7 +49,7 @@ def warmup_cosine(
     return _like(step, xp.where(s < warmup_steps, s * (peak_lr / max(warmup_steps, 1)), falling))
 
 
-def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> Any:
+def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, decay_rate: float) -> float | Array:
     """Return a learning rate that shrinks by the same factor in every step: ``initial_lr decay_rate^(step /
     decay_steps)``.
 
@@ -67,7 +67,7 @@ def exponential_decay(step: Array | int, initial_lr: float, decay_steps: int, de
     return _like(step, initial_lr * decay_rate ** (_as_steps(step) / decay_steps))
 
 
-def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: Sequence[int]) -> Any:
+def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: Sequence[int]) -> float | Array:
     """Return a learning rate that changes at given steps: ``values[k]`` after ``k`` of the boundaries.
 
     From a boundary on, the next value holds. Steps and rates are those of ``warmup_cosine``. Raises ValueError if the

@@ -183,7 +183,7 @@ def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError
     return ValueError(f"{other} differs from {first}{path and f' at {path}'}: {b} instead of {a}")
 
 
-def tree_map(f: Callable[..., Any], tree: T, *rest: Any) -> T:
+def tree_map(f: Callable[..., Any], tree: T, *rest: Tree) -> T:
     """Apply a function to every leaf of a tree, or to the leaves in the same place of several trees.
 
     The results form a tree of the same structure. NumPy arrays among them are read-only (copied, if ``f`` returned
@@ -231,7 +231,7 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     return cast("T", unflatten(structure, values))
 
 
-def tree_leaves(tree: Any) -> list[Any]:
+def tree_leaves(tree: Tree) -> list[Any]:
     """Return the leaves of a tree as a list, in the order of the fields.
 
     >>> import purenn as nn
@@ -307,7 +307,7 @@ def zeros_like(tree: T) -> T:
     return tree_map(lambda leaf: lock_in_place(namespace(leaf).zeros_like(leaf)), tree)
 
 
-def vdot(a: Any, b: Any) -> Array:
+def vdot(a: Tree, b: Tree) -> Array:
     """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers, as a 0-d array.
 
     Raises ValueError if the trees differ in structure, a shape or a dtype, or have no arrays.
@@ -321,7 +321,7 @@ def vdot(a: Any, b: Any) -> Array:
     return lock_in_place(functools.reduce(operator.add, [xp.sum(p * q) for p, q in zip(ours, theirs, strict=True)]))
 
 
-def global_norm(tree: Any) -> Array:
+def global_norm(tree: Tree) -> Array:
     """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``, as a 0-d array.
 
     It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.

@@ -345,13 +345,13 @@ def stacked():
     return nn.tree_map(lambda leaf: np.stack([leaf, 2 * leaf]), PARAMS)
 
 
-COMPLEX, KEYS = (
-    r"\(\.astype and \.real convert others\)$",
+CONVERT, KEYS = (
+    r"\(\.astype, \.real, \.tolist\(\) convert\)$",
     r"the key .*; keys must be non-empty strings without '\.' or leading '__'",
 )
 UNFIT = {  # what it is: the tree, the reason, and what the reason advises
-    "complex array": (np.ones(2) * 1j, f"the tree is c128.2., but a checkpoint holds records.*{COMPLEX}", lambda z: (z.real, z.imag)),
-    "complex number": (1j, COMPLEX, lambda z: (z.real, z.imag)),
+    "complex array": (np.ones(2) * 1j, f"the tree is c128.2., but a checkpoint holds records.*{CONVERT}", lambda z: (z.real, z.imag)),
+    "complex number": (1j, CONVERT, lambda z: (z.real, z.imag)),
     "ensemble": (
         stacked(), r"layers.0: weights are .* \(if vmap stacked an ensemble here, save its members as a tuple\)",
         lambda tree: tuple(nn.tree_map(lambda leaf, k=k: leaf[k], tree) for k in range(2)),
@@ -361,7 +361,8 @@ UNFIT = {  # what it is: the tree, the reason, and what the reason advises
     **{f"key {key!r}": ({key: 1}, KEYS, None) for key in ("", "__a", 1, "\ud800")},
     "masked": (np.ma.masked_array([1.0]), "filled", lambda array: array.filled(0)),
     **{str(k): (tree, "but a checkpoint holds records", None) for k, tree in enumerate((b"a", np.add, nn.Dropout, np.asarray([None]), np.asarray(["a"])))},
-    "bfloat16": (np.zeros(2, "V2"), r", but a checkpoint holds records, tuples, .*\(\.astype and \.real", None),
+    "bfloat16": (np.zeros(2, "V2"), r", but a checkpoint holds records, tuples, .*\(\.astype, \.real", None),
+    "strings in an array": (np.asarray(["a", "b"]), CONVERT, lambda array: array.tolist()),
     "bools": (np.asarray([0, 2], np.uint8).view(bool), "the tree has bools that are neither 0 nor 1", lambda b: b != 0),
     "pandas": (Series(), r"nn.tree_map\(np.asarray, tree\)", lambda tree: nn.tree_map(np.asarray, tree)),
     "seed": (nn.Dropout(0.5, np.int64(3)), r"replace .* a 0-d array by its \.item\(\)", lambda layer: nn.Dropout(0.5, layer.seed.item())),

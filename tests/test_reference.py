@@ -66,6 +66,8 @@ def test_every_public_name_is_in_the_reference_with_text_and_types(pages):
         assert '<div class="docstring"' in text, f"{name} has no description"
         assert "unknown" not in text, f"{name} has no signature"
         assert "Annotated" not in text, f"{name} has a signature that nobody can read"
+        signature = re.sub("<[^>]+>", "", text.partition('class="docstring"')[0])
+        assert not re.search(r"\b(params|layer|tree|x|y|a|b|seed):\s*Any", signature), f"{name}: {signature}"
     assert [*modules[0]] == ["MIRRORS", "FILES", "Dataset", "digits", "load", "read_idx"]
 
 
