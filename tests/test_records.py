@@ -1,6 +1,7 @@
 """Records: immutable, comparable, picklable vectors, which are also trees."""
 
 import copy
+import inspect
 import pickle
 import pydoc
 import re
@@ -371,6 +372,14 @@ def test_help_of_an_activation_shows_formula_derivative_and_source():
         assert re.search(r"\(.*\d{4}.*\)", text), "the source"
     assert "A non-linearity and its derivative" in pydoc.plain(pydoc.render_doc(nn.Activation))
     assert "What ``repr`` shows" in nn.Activation.__doc__
+
+
+def test_an_activation_is_documented_as_a_function():
+    for activation in ACTIVATIONS:
+        assert str(inspect.signature(activation)) == "(z: purenn.arrays.Array) -> purenn.arrays.Array"
+        assert inspect.isroutine(activation)
+        assert type("Holder", (), {"field": activation})().field is activation  # it does not become a method
+    assert list(inspect.signature(nn.Activation).parameters) == ["name", "function", "pullback"]
 
 
 SCRIPT = """
