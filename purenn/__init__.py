@@ -34,7 +34,7 @@
   - `zeros_like`, `global_norm`, `vdot`: zeros, the norm, and the inner product
   - `ravel`: one long vector, and a function that turns it back into the record
 
-After `import purenn.jax`, the functions of networks, learning and trees also take JAX's arrays, and run under JAX.
+After `import purenn.jax`, the functions for networks, learning and trees also take JAX arrays, and run under JAX.
 """
 
 from purenn import initializers, mnist

@@ -132,7 +132,7 @@ GRANTED = {  # the wishes of the README's table, and what the value of their lin
     "an activation per layer": lambda value, n: (
         [layer.activation for layer in value.layers] == [nn.gelu, nn.tanh, nn.softmax]
     ),
-    "BatchNorm, from an example": lambda value, n: nn.forward(value, n["x"]).shape == (4, 2),
+    "BatchNorm, to be copied": lambda value, n: nn.forward(value, n["x"]).shape == (4, 2),
     "label smoothing": lambda value, n: close(
         value, 0.9 * nn.grads(n["params"], n["x"], n["y"]) + 0.1 * nn.grads(n["params"], n["x"], np.full((4, 2), 0.5))
     ),
@@ -153,7 +153,7 @@ def test_every_wish_of_the_readme_is_granted_by_its_line(wish, tmp_path, monkeyp
     x, y = np.random.default_rng(0).standard_normal((4, 2)), np.asarray([0, 1, 1, 0])
     params = nn.init(0, (2, 8, 2), (nn.tanh, nn.softmax), dtype="float64")
     n = {"nn": nn, "params": params, "x": x, "y": y, "grads": nn.grads(params, x, y), "state": nn.adam_init(params)}
-    n |= {"w": np.asarray([1.0, 0, 0, 0]), "one_hot": np.eye(2)[y], "dz": (nn.forward(params, x) - np.eye(2)[y]) / 4}
+    n |= {"w": np.asarray([1.0, 0, 0, 0]), "np": np, "dz": (nn.forward(params, x) - np.eye(2)[y]) / 4}
     n |= {"parts": [(0.75, (x[:3], y[:3])), (0.25, (x[3:], y[3:]))], "path": "file", "epoch": 3, "k": 2}
     n |= {"tree_of_rates": nn.tree_map(lambda p: 0.0, params)}
     if "BatchNorm" in wish:
