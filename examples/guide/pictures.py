@@ -193,6 +193,8 @@ def main():
     parser.add_argument("names", nargs="*", default=[], metavar="NAME", help=", ".join(MAKERS))
     parser.add_argument("--data", metavar="DIR", help="directory with MNIST's files")
     options = parser.parse_args()
+    if unknown := {*options.names} - {*MAKERS}:
+        parser.error(f"no picture has the name {', '.join(unknown)}; choose from {', '.join(MAKERS)}")
     os.environ.setdefault("MPLBACKEND", "agg")
     for name in options.names or MAKERS:
         MAKERS[name](data=options.data)
