@@ -631,8 +631,8 @@ HEADER = {  # what is replaced in the header by what, and the reason that must b
     "structure as number": ('"tree":"', '"tree":3,"x":"', "cannot be loaded"),
     "header that is not JSON": ('{"__meta', '"__meta', "cannot be loaded"),
     "header as list": ("HEADER", "[HEADER]", "cannot be loaded"),
-    "other format": ('"purenn 2"', '"purenn 3"', "not a purenn 2 checkpoint"),
-    "no digest": ('"sha256"', '"sha255"', "not a purenn 2 checkpoint"),
+    "other format": ('"purenn 2"', '"purenn 3"', "not a file that purenn.save wrote"),
+    "no digest": ('"sha256"', '"sha255"', "not a file that purenn.save wrote"),
     "more after the end": ("HEADER", "HEADER", "the arrays do not end where the file ends"),
     "bools that are neither": ("HEADER", "HEADER", "b has bools that are neither 0 nor 1"),
 }  # fmt: skip
