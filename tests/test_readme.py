@@ -132,7 +132,7 @@ GRANTED = {  # the wishes of the README's table, and what the value of their lin
     "an activation per layer": lambda value, n: (
         [layer.activation for layer in value.layers] == [nn.gelu, nn.tanh, nn.softmax]
     ),
-    "BatchNorm, to be copied": lambda value, n: nn.forward(value, n["x"]).shape == (4, 2),
+    "BatchNorm, to copy": lambda value, n: nn.forward(value, n["x"]).shape == (4, 2),
     "label smoothing": lambda value, n: close(
         value, 0.9 * nn.grads(n["params"], n["x"], n["y"]) + 0.1 * nn.grads(n["params"], n["x"], np.full((4, 2), 0.5))
     ),
