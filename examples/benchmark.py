@@ -553,8 +553,8 @@ def print_import(rounds):
 
 
 def print_allocations():
-    """Print what a step allocates at most, beside its parameters and activations."""
-    print("\nMemory that a step holds at its peak (tracemalloc), in multiples of parameters plus activations:\n")
+    """Print the peak memory of a step, beside the size of its parameters and activations."""
+    print("\nPeak memory of a step (tracemalloc), in multiples of parameters plus activations:\n")
     for sizes, batch in itertools.product(NETWORKS, BATCHES):
         start, x, y = problem(sizes, batch)
         params = _params(start, ("tanh", "relu"))
@@ -596,7 +596,9 @@ def exponent(sizes, costs):
 
 def print_growth(growth):
     """Print the exponents."""
-    print("\nHow a step's time grows over three decades: exponent of their upper half (that of the matrix products):\n")
+    print(
+        "\nHow the time of a step grows: exponents for the upper half of each range (products alone: in parentheses):\n"
+    )
     for what, (sizes, seconds, operations) in growth.items():
         exponents = exponent(sizes, seconds), exponent(sizes, operations)
         print("- {}, {} to {}: {:.2f} ({:.2f})".format(what, sizes[0], sizes[-1], *exponents))

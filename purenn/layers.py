@@ -112,7 +112,7 @@ class Params(Vector):
     TypeError
         If a layer is not a record, or the parameters are not all float32 or all float64.
     ValueError
-        If there is no layer, or the widths of adjacent layers differ.
+        If ``layers`` is empty, or the ``fan_out`` of a layer is not the ``fan_in`` of the next layer.
 
     Examples
     --------

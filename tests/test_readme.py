@@ -1,4 +1,4 @@
-"""The README and the guide: every Python block runs as pasted and prints what it says; links and pictures exist."""
+"""Every Python block of the README and the guide runs and prints what the page shows; every link leads somewhere."""
 
 import contextlib
 import importlib.util

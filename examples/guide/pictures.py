@@ -1,4 +1,4 @@
-"""Make the committed pictures: those that the guide's pages draw, those of the examples, and those of a browser.
+"""Make the committed pictures: the guide's pages and the examples draw them, or a browser shows them.
 
     python examples/guide/pictures.py                     # all; the benchmark and simard2003 take half an hour
     python examples/guide/pictures.py notebook playground # some
