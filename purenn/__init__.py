@@ -41,13 +41,15 @@ from purenn import initializers, mnist
 from purenn.activations import Activation, elu, gelu, identity, leaky_relu, relu, sigmoid, silu, softmax, softplus, tanh
 from purenn.arrays import Array, Seed
 from purenn.batching import batches
+from purenn.checking import check_vjp, numerical_grads
 from purenn.checkpoint import CheckpointError, load, save
 from purenn.dropout import Dropout, seeded
 from purenn.initializers import init
-from purenn.inspection import check_vjp, html, inspect, numerical_grads
+from purenn.inspection import inspect
 from purenn.layers import Dense, Params, forward, vjp
 from purenn.losses import accuracy, grads, logits, logits_vjp, loss, loss_and_grads, predict
 from purenn.optimizers import AdamState, adam_init, adam_step, clip_by_global_norm, momentum_step, sgd_step
+from purenn.pictures import html
 from purenn.records import Vector, record
 from purenn.schedules import converged, exponential_decay, piecewise_constant, warmup_cosine
 from purenn.trees import Layer, Tree, global_norm, ravel, tree_leaves, tree_map, tree_map_with_path, vdot, zeros_like

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from purenn.arrays import Array, astype, check_floats, inspectable, largest, namespace, total
+from purenn.arguments import check_floats
+from purenn.arrays import Array, astype, is_numpy, max_over, namespace, sum_over
 from purenn.records import pickled, record
 
 
@@ -54,20 +55,6 @@ class Activation:
         return self.name if globals().get(self.name) is self else pickled(self)
 
 
-class _OfFunction:
-    """An attribute that has one value for the class, and for each activation one that depends on its function."""
-
-    def __init__(self, of_class: Any, of_function: Callable[[Any], Any]) -> None:
-        self.of_class, self.of_function = of_class, of_function
-
-    def __get__(self, activation: Activation | None, cls: type) -> Any:
-        return self.of_class if activation is None else self.of_function(activation.function)
-
-
-Activation.__doc__ = _OfFunction(Activation.__doc__, inspect.getdoc)  # type: ignore[assignment]
-Activation.__signature__ = _OfFunction(None, inspect.signature)  # type: ignore[attr-defined]
-
-
 def _with_pullback(pullback: Callable[..., Array]) -> Callable[[Callable[[Array], Array]], Activation]:
     """Make a function an activation of the same name."""
     return lambda function: Activation(function.__name__, function, pullback)
@@ -97,7 +84,7 @@ def relu(z: Array) -> Array:
     Derivative: 1 where ``z > 0``, else 0, also at 0 (Nair & Hinton 2010).
     """
     xp = namespace(z)  # jax.grad takes the derivative of maximum at a tie to be 1/2; where takes NumPy 8 times as long
-    return xp.maximum(z, 0) if inspectable(z) else xp.where(z <= 0, xp.zeros_like(z), z)
+    return xp.maximum(z, 0) if is_numpy(z) else xp.where(z <= 0, xp.zeros_like(z), z)
 
 
 def _sigmoid_pullback(z: Array, y: Array, dy: Array) -> Array:
@@ -209,7 +196,7 @@ def identity(z: Array) -> Array:
 
 
 def _softmax_pullback(z: Array, y: Array, dy: Array) -> Array:
-    return y * (dy - total(dy * y, axis=-1, keepdims=True))
+    return y * (dy - sum_over(dy * y, axis=-1, keepdims=True))
 
 
 @_with_pullback(_softmax_pullback)
@@ -220,5 +207,22 @@ def softmax(z: Array) -> Array:
 
     Jacobian: ``y_i (delta_ij - y_j)`` (Bishop 2006, equation 4.106).
     """
-    exponentials = namespace(z).exp(z - largest(z, axis=-1))
-    return exponentials / total(exponentials, axis=-1, keepdims=True)
+    exponentials = namespace(z).exp(z - max_over(z, axis=-1))
+    return exponentials / sum_over(exponentials, axis=-1, keepdims=True)
+
+
+# What `help` and pdoc show of an activation: the docstring and the signature of its function
+
+
+class _OfFunction:
+    """An attribute that has one value for the class, and for each activation one that depends on its function."""
+
+    def __init__(self, of_class: Any, of_function: Callable[[Any], Any]) -> None:
+        self.of_class, self.of_function = of_class, of_function
+
+    def __get__(self, activation: Activation | None, cls: type) -> Any:
+        return self.of_class if activation is None else self.of_function(activation.function)
+
+
+Activation.__doc__ = _OfFunction(Activation.__doc__, inspect.getdoc)  # type: ignore[assignment]
+Activation.__signature__ = _OfFunction(None, inspect.signature)  # type: ignore[attr-defined]

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from purenn.arrays import Array, Seed, as_int, describe, generator, lock_in_place, namespace
+from purenn.arguments import as_int, describe, generator
+from purenn.arrays import Array, Seed, lock_in_place, namespace
 from purenn.trees import flatten, leaf_paths, unflatten
 
 X = TypeVar("X")

@@ -29,7 +29,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purenn import activations
-from purenn.arrays import as_tuple, brief, inspectable, lock_in_place, namespace
+from purenn.arguments import as_tuple, brief
+from purenn.arrays import is_numpy, lock_in_place, namespace
 from purenn.records import build_checked, check_fields, is_record, record_classes
 from purenn.trees import Tree, fields_of
 
@@ -200,10 +201,10 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             named = value if isinstance(value, activations.Activation) else type(value)
             name = ours.get(named) or given.setdefault(named, _name_of(named))
             return {"activation": name} if named is value else {"record": [name, inner(fields_of(value).items())]}
-        if inspectable(value) and namespace(value) and value.dtype.str.replace(">", "<") in _NAMES:
+        if is_numpy(value) and namespace(value) and value.dtype.str.replace(">", "<") in _NAMES:
             array = arrays[".".join(path)] = np.asarray(value)
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
-        foreign = hasattr(value, "__array__") and not inspectable(value)
+        foreign = hasattr(value, "__array__") and not is_numpy(value)
         held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
         raise TypeError(f"{'.'.join(path) or 'the tree'} is {brief(value)}, but a checkpoint holds {held}")
 

@@ -8,12 +8,17 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from purenn.arrays import Array, Seed, as_seed, astype, check_floats, check_number, generator, lock_in_place, namespace
-from purenn.layers import Pullback, checked_gradient, vjp
+from purenn.arguments import as_float, as_seed, check_floats, check_number, generator
+from purenn.arrays import Array, Seed, astype, lock_in_place, namespace
+from purenn.layers import Pullback, vjp
 from purenn.records import is_record, record
 from purenn.trees import fields_of, kinds
 
 L = TypeVar("L")
+
+
+def _check_rate(layer: Any, field: Any, rate: Any) -> None:
+    check_number("rate", rate, least=0, below=1)
 
 
 @record
@@ -45,13 +50,12 @@ class Dropout:
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float = attrs.field(converter=lambda rate: check_number("rate", rate))
+    rate: float = attrs.field(converter=as_float, validator=_check_rate)
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:
-        check_number("rate", self.rate, least=0, below=1)
         if self.seed is not None:
-            part(self.seed, ())
+            seed_at(self.seed, ())
 
 
 @vjp.register
@@ -61,8 +65,6 @@ def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
     y = lock_in_place(x * scale)
 
     def dropout_pullback(dy: Array) -> Any:
-        dy = checked_gradient(dy, y)
-
         def dx() -> Array:
             return lock_in_place(dy * scale)
 
@@ -78,9 +80,10 @@ def uniform(seed: Any, x: Array) -> Array:
 
 
 @singledispatch
-def part(seed: Any, path: tuple[int, ...]) -> Any:
+def seed_at(seed: Any, path: tuple[int, ...]) -> Any:
     """Return the seed of the record at a place in a network; ValueError if the seed is not valid."""
-    return (*as_seed(seed), *path) if path else as_seed(seed) and seed
+    ints = as_seed(seed)
+    return (*ints, *path) if path else seed
 
 
 def seeded(layer: L, seed: Seed | Array) -> L:
@@ -115,7 +118,7 @@ def seeded(layer: L, seed: Seed | Array) -> L:
         Dropout(rate=0.5, seed=(0, 7, 0, 1)),
     ))
     """
-    return cast("L", _seeded(layer, part(seed, ()), ()))
+    return cast("L", _seeded(layer, seed_at(seed, ()), ()))
 
 
 def _seeded(layer: Any, seed: Any, path: tuple[int, ...]) -> Any:
@@ -123,6 +126,5 @@ def _seeded(layer: Any, seed: Any, path: tuple[int, ...]) -> Any:
     if kind is None:
         return layer
     detail, children = kind.open(layer)
-    parts = [_seeded(child, seed, (*path, number)) for number, child in enumerate(children)]
-    new: Any = kind.build(detail, iter(parts).__next__)
-    return attrs.evolve(new, seed=part(seed, path)) if is_record(new) and "seed" in fields_of(new) else new
+    new: Any = kind.build(detail, [_seeded(child, seed, (*path, k)) for k, child in enumerate(children)])
+    return attrs.evolve(new, seed=seed_at(seed, path)) if is_record(new) and "seed" in fields_of(new) else new

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from purenn.activations import Activation, elu, gelu, leaky_relu, relu, silu
-from purenn.arrays import Array, Seed, as_int, as_seed, as_tuple, brief, describe, generator, lock_in_place
+from purenn.arguments import as_int, as_seed, as_tuple, brief, describe, generator
+from purenn.arrays import Array, Seed, lock_in_place
 from purenn.layers import Dense, Params
 
 

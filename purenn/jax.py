@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from purenn.dropout import part, uniform
+from purenn.dropout import seed_at, uniform
 from purenn.records import for_every_record
 from purenn.trees import kinds
 
@@ -42,7 +42,7 @@ def _register(cls: Any) -> None:
         return list(zip(keys, trees, strict=True)), statics
 
     def unflatten(statics: Any, trees: Iterable[Any]) -> Any:
-        return kind.build(statics, iter(trees).__next__)
+        return kind.build(statics, tuple(trees))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
@@ -57,10 +57,10 @@ class Key:
     key: Any
 
 
-def _part(seed: Any, path: tuple[int, ...]) -> Key:
+def _seed_at(seed: Any, path: tuple[int, ...]) -> Key:
     return Key(functools.reduce(jax.random.fold_in, path, getattr(seed, "key", seed)))
 
 
 for cls in (jax.Array, jax.core.Tracer, Key):
-    part.register(cls, _part)
+    seed_at.register(cls, _seed_at)
 uniform.register(Key, lambda seed, x: jax.random.uniform(seed.key, x.shape))

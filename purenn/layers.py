@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from purenn.activations import Activation
-from purenn.arrays import Array, brief, check_dtypes, describe, floats_in, lock_in_place, namespace, read_only, total
+from purenn.arguments import brief, check_floats, describe, type_name
+from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
 from purenn.records import Vector, is_record, record
-from purenn.trees import Layer, flatten, with_children
+from purenn.trees import Layer, flatten, like, zeros_like
 
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,8 +30,8 @@ class Pullback(Protocol):
         """Return the gradient with respect to the layer, and a function that returns that with respect to ``x``."""
 
 
-class Rules(Protocol[R_co]):
-    """A function of a layer and its input, with a rule for each class of layers."""
+class Door(Protocol[R_co]):
+    """A function of a layer and its input, which applies the rule of the layer's class and checks what it returns."""
 
     def __call__(self, layer: Layer, x: Array) -> R_co:
         """Apply the rule of the layer's class."""
@@ -42,9 +43,15 @@ class Rules(Protocol[R_co]):
         """Return the rule of a class."""
 
 
-def singledispatch(function: Callable[[Layer, Array], R_co]) -> Rules[R_co]:
-    """Make a function open to rules; the type keeps its parameters, which that of functools loses."""
-    return cast("Rules[R_co]", functools.singledispatch(function))
+def _door(default: Callable[[Any, Any], Any]) -> Callable[[Callable[[Layer, Array], R_co]], Door[R_co]]:
+    """Give a function the ``register`` and ``dispatch`` of ``functools.singledispatch``, and a rule for ``object``."""
+    rules = functools.singledispatch(default)
+
+    def open_to_rules(function: Any) -> Door[R_co]:
+        function.register, function.dispatch = rules.register, rules.dispatch
+        return cast("Door[R_co]", function)
+
+    return open_to_rules
 
 
 @record
@@ -85,7 +92,7 @@ class Dense(Vector):
         if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
             rule = "must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
             raise ValueError(f"weights are {describe(weights)} and biases {describe(biases)}, but {rule}")
-        check_dtypes(type(self).__name__, flatten(self)[0])
+        _check_dtypes(self)
 
     @property
     def fan_in(self) -> int:
@@ -137,7 +144,7 @@ class Params(Vector):
             if given is not None and taken is not None and given != taken:
                 raise ValueError(f"layer {number} takes {taken} features, but layer {number - 1} gives {given}")
             given = getattr(layer, "fan_out", None)
-        check_dtypes(type(self).__name__, flatten(self)[0])
+        _check_dtypes(self)
 
     @property
     def fan_in(self) -> int | None:
@@ -154,7 +161,24 @@ class Params(Vector):
         return f"Params(layers=(\n    {lines},\n))"
 
 
-@singledispatch
+def _check_dtypes(layer: Layer) -> None:
+    """Raise TypeError unless parameters are floats of one dtype: float32 or float64, any in other libraries."""
+    parameters = flatten(layer)[0]
+    for p in parameters:
+        is_known = p.dtype in ("float32", "float64") if is_numpy(p) else is_float(p)
+        if not is_known or p.dtype != parameters[0].dtype:
+            rule = "parameters must be all float32 or all float64; .astype(np.float32) converts one"
+            raise TypeError(f"{type(layer).__name__} has the arrays {', '.join(map(describe, parameters))}, but {rule}")
+
+
+# The door of rules: what a rule must keep is checked here, for every rule, and nowhere else
+
+
+def _no_rule(layer: Any, x: Any) -> Any:
+    raise TypeError(f"vjp has no rule for {type_name(layer)}; purenn.vjp.register adds one for a record class")
+
+
+@_door(_no_rule)
 def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     """Apply a layer or a network to a batch; return the output and its pullback (vector-Jacobian product).
 
@@ -195,16 +219,36 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     (array([[3.],
            [4.]]), array([[1., 2.]]))
     """
-    raise TypeError(f"vjp has no rule for {type_name(layer)}; purenn.vjp.register adds one for a record class")
+    return checked(vjp.dispatch(type(layer)), layer, x)
 
 
-def type_name(layer: Any) -> str:
-    """Return the name of a layer's class; for a tuple, add how to unpack the result of a step."""
-    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(layer, tuple) else ""
-    return type(layer).__name__ + hint
+def checked(rule: Callable[..., Any], layer: Any, x: Any) -> tuple[Any, Pullback]:
+    """Apply a rule, and check what it returns; ``dy``, and what the pullback returns, are checked in every call."""
+    result = rule(layer, x)
+    if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
+        raise _broken(rule, layer, "rule", result, "a pair (y, pullback): an array and a function")
+    y, pullback = result
+    if not (hasattr(y, "shape") and y.shape[:1] == getattr(x, "shape", y.shape)[:1]):  # x may be a tree
+        raise _broken(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
+
+    def checked_pullback(dy: Array) -> _Gradients:
+        if not (type(dy) is type(y) and dy.shape == y.shape and dy.dtype == y.dtype):
+            dy = _fitted(dy, y)
+        result = pullback(dy)
+        is_pair = isinstance(result, tuple) and len(result) == 2
+        if not (is_pair and isinstance(result[0], type(layer)) and callable(result[1])):
+            expected = f"a pair (gradient, dx): a {type(layer).__name__} and a function"
+            raise _broken(rule, layer, "pullback", result, expected)
+        return result  # type: ignore[no-any-return]
+
+    return y, checked_pullback
 
 
-@singledispatch
+def _first_half(layer: Any, x: Any) -> Any:
+    return vjp(layer, x)[0]
+
+
+@_door(_first_half)
 def forward(layer: Layer, x: Array) -> Array:
     """Apply a layer or a network to a batch, and return its output, ``(n, fan_out)``.
 
@@ -232,141 +276,125 @@ def forward(layer: Layer, x: Array) -> Array:
     >>> nn.forward(params, np.zeros((1, 4), np.float32))
     array([[0.5, 0.5]], dtype=float32)
     """
-    y, _ = checked_pair(layer, "rule", vjp(layer, x))
-    return checked_output(vjp, layer, x, y)
+    rule = forward.dispatch(type(layer))
+    y = rule(layer, x)
+    if not (hasattr(y, "shape") and y.shape[:1] == getattr(x, "shape", y.shape)[:1]):
+        raise _broken(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
+    return y
+
+
+def _fitted(dy: Array, y: Array) -> Array:
+    """Check that a gradient has the shape of its output, and return it in the dtype of the output."""
+    if not is_float(y):
+        return dy  # there is no gradient at integers
+    namespace(dy, "dy")
+    if dy.shape != y.shape:
+        raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
+    check_floats(dy, "dy")
+    return astype(dy, y.dtype)
+
+
+def _broken(rule: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
+    """Return the error that names a layer, its rule, the rule's result, and what it must return."""
+    names = f"{type(layer).__name__} ({getattr(rule, '__name__', 'unnamed')})"
+    return TypeError(f"the {what} of {names} returned {brief(result)}, but must return {expected}")
+
+
+# Dense: an affine map and an activation
+
+
+@forward.register
+def dense_forward(layer: Dense, x: Array) -> Array:
+    """Apply a dense layer."""
+    return lock_in_place(layer.activation.function(pre_activations(layer, x)[1]))
 
 
 @vjp.register
 def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> tuple[Array, Pullback]:
-    """Apply a dense layer. A given activation replaces the layer's own; with ``identity``, the output is the logits."""
+    """Apply a dense layer, with its own activation or a given one: with ``identity``, the output is the logits."""
     f = layer.activation if activation is None else activation
-    x = _checked_input(layer, x)
-    z = lock_in_place(x @ layer.weights + layer.biases)
-    y = lock_in_place(f.function(z))
+    x, z = pre_activations(layer, x)
+    y = lock_in_place(f.function(lock_in_place(z)))
 
     def dense_pullback(dy: Array) -> _Gradients:
-        dz = f.pullback(z, y, checked_gradient(dy, y))
-        gradient = with_children(layer, lock_in_place(x.T @ dz), lock_in_place(total(dz, axis=0)))
+        dz = f.pullback(z, y, dy)
 
         def dx() -> Array:
             return lock_in_place(dz @ layer.weights.T)
 
-        return gradient, dx
+        return like(layer, weights=lock_in_place(x.T @ dz), biases=lock_in_place(sum_over(dz, axis=0))), dx
 
     return y, dense_pullback
 
 
-def _checked_input(layer: Dense, x: Array) -> Array:
-    """Check that a batch fits a layer, and return it in the dtype of the layer."""
+def pre_activations(layer: Dense, x: Array) -> tuple[Array, Array]:
+    """Return a batch in the dtype of the layer, and ``x @ weights + biases``; raise if it does not fit the layer."""
+    weights = layer.weights
+    if not (type(x) is type(weights) and x.dtype == weights.dtype and x.shape[1:] == weights.shape[:1]):
+        x = _checked_batch(layer, x)
+    return x, x @ weights + layer.biases
+
+
+def _checked_batch(layer: Dense, x: Array) -> Array:
+    """Return a batch in the dtype of a layer; raise if it does not fit."""
     namespace(x, "x")
     if x.ndim != 2:
         way_out = "x[None, :] is a batch of one" if x.ndim == 1 else "x.reshape(len(x), -1) flattens each example"
         raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); {way_out}")
-    if x.shape[1] != layer.weights.shape[0]:
+    if x.shape[1] != layer.fan_in:
         raise ValueError(f"x has {x.shape[1]} features, but the layer takes {layer.fan_in}")
-    return x if x.dtype == layer.weights.dtype else floats_in(layer.weights.dtype, x, "x")
-
-
-def checked_gradient(dy: Array, y: Array) -> Array:
-    """Check that a gradient has the shape of its output, and return it in the dtype of the output."""
-    namespace(dy, "dy")
-    if dy.shape != y.shape:
-        raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
-    return dy if dy.dtype == y.dtype else floats_in(y.dtype, dy, "dy")
+    check_floats(x, "x", "; pixels also / 255, other numbers normalized")
+    return x if x.dtype == layer.weights.dtype else astype(x, layer.weights.dtype)
 
 
 # Params: the chain rule
 
 
 @forward.register
-def _network_forward(network: Params, x: Array) -> Array:
-    return read_only(chained_forward(network, x, last=forward))
-
-
-def chained_forward(network: Params, x: Array, last: Callable[[Layer, Array], Array]) -> Array:
-    """Apply the layers of a network, with ``last`` in place of ``forward`` for the last of them."""
-    *below, top = network.layers
-    for layer in below:
-        x = checked_output(forward, layer, x, _applied(network, layer, forward, x))
-    return checked_output(forward, top, x, _applied(network, top, last, x))
+def network_forward(network: Params, x: Array, last: Callable[[Layer, Array], Array] = forward) -> Array:
+    """Apply the layers of a network, ``last`` to the last of them."""
+    for number, layer in enumerate(network.layers, start=1):
+        try:
+            x = (last if number == len(network.layers) else forward)(layer, x)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in layer {number}, {type(layer).__name__}")
+            raise
+    return read_only(x)
 
 
 @vjp.register
-def network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
-    """Apply the chain rule to the layers of a network."""
-    return chained_vjp(network, x, last=vjp)
-
-
-def chained_vjp(network: Params, x: Array, last: Callable[..., Any]) -> tuple[Array, Pullback]:
-    """Apply the layers of a network, with ``last`` in place of ``vjp`` for the last of them.
-
-    The layers below the first one with arrays have no parameters, so no ``dy`` changes their gradients. Pullbacks get
-    any array of the right shape there, and gradients pass through these layers only if ``dx`` is called.
-    """
-    passed = []
-    rules: list[Any] = [vjp] * (len(network.layers) - 1) + [last]
-    for layer, rule in zip(network.layers, rules, strict=True):
-        y, pullback = checked_pair(layer, "rule", _applied(network, layer, rule, x))
-        x = checked_output(vjp, layer, x, y)
-        passed.append((layer, x, pullback))
-    lowest = 0
-    while lowest < len(passed) and not flatten(network.layers[lowest])[0]:
-        lowest += 1
+def network_vjp(network: Params, x: Array, last: Callable[..., Any] = vjp) -> tuple[Array, Pullback]:
+    """Apply the layers of a network, ``last`` to the last of them; the pullback applies the chain rule."""
+    outputs, pullbacks = [], []
+    for number, layer in enumerate(network.layers, start=1):
+        try:
+            x, pullback = (last if number == len(network.layers) else vjp)(layer, x)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in layer {number}, {type(layer).__name__}")
+            raise
+        outputs.append(x)
+        pullbacks.append(pullback)
+    first = next((number for number, layer in enumerate(network.layers) if flatten(layer)[0]), 0)  # one with arrays
 
     def network_pullback(dy: Array) -> _Gradients:
-        def dx() -> Array:
-            return dy
-
-        gradients = []
-        for layer, _, pullback in reversed(passed[lowest:]):
-            dy = dx()
-            del dx  # frees the arrays of the layer above
-            gradient, dx = checked_pair(layer, "pullback", pullback(dy), type(layer))
-            gradients.append(gradient)
-        for layer, y, pullback in reversed(passed[:lowest]):
-            gradients.append(checked_pair(layer, "pullback", pullback(y), type(layer))[0])
+        gradients, dx = _chained(pullbacks[first:], dy)
+        for pullback, y in zip(reversed(pullbacks[:first]), reversed(outputs[:first]), strict=True):
+            gradients.append(pullback(zeros_like(y))[0])  # no gradient flows down here, unless dx is called
 
         def network_dx() -> Array:
-            below = dx()
-            for layer, _, pullback in reversed(passed[:lowest]):
-                below = checked_pair(layer, "pullback", pullback(below), type(layer))[1]()
-            return read_only(below)
+            return read_only(_chained(pullbacks[:first], dx())[1]())
 
-        return with_children(network, tuple(reversed(gradients))), network_dx
+        return like(network, layers=tuple(reversed(gradients))), network_dx
 
     return read_only(x), network_pullback
 
 
-def _applied(network: Params, layer: Layer, rule: Callable[[Layer, Array], Any], x: Array) -> Any:
-    """Apply one layer of a network; an error notes which one it was."""
-    try:
-        return rule(layer, x)
-    except (TypeError, ValueError) as error:
-        error.add_note(f"in layer {[*map(id, network.layers)].index(id(layer)) + 1}, {type(layer).__name__}")
-        raise
-
-
-# Checks on every rule
-
-
-def checked_pair(layer: Layer, what: str, result: Any, cls: Any = object) -> tuple[Any, Any]:
-    """Unpack the pair that a rule or a pullback returned; raise unless it is a ``cls`` instance and a function."""
-    is_pair = isinstance(result, tuple) and len(result) == 2
-    if not (is_pair and isinstance(result[0], cls) and callable(result[1])):
-        pair = "(y, pullback): an array" if cls is object else f"(gradient, dx): a {cls.__name__}"
-        raise _broken(vjp, layer, what, result, f"a pair {pair} and a function")
-    return result[0], result[1]
-
-
-def checked_output(rules: Any, layer: Layer, x: Array, y: Array) -> Array:
-    """Return the output of a rule; raise unless it is an array with one row per example."""
-    shape = getattr(y, "shape", None)
-    if shape is None or shape[:1] != getattr(x, "shape", shape)[:1]:  # your own layer may take things other than arrays
-        raise _broken(rules, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
-    return y
-
-
-def _broken(rules: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
-    """Return the error that names a layer, its rule, the rule's result, and what it must return."""
-    name, rule = type(layer).__name__, getattr(rules.dispatch(type(layer)), "__name__", "unnamed")
-    return TypeError(f"the {what} of {name} ({rule}) returned {brief(result)}, but must return {expected}")
+def _chained(pullbacks: list[Pullback], dy: Array) -> tuple[list[Any], Callable[[], Array]]:
+    """Pull a gradient back through layers, one after the other; return their gradients, the last first, and ``dx``."""
+    gradients, dx = list[Any](), cast("Any", lambda: dy)
+    for pullback in reversed(pullbacks):
+        dy = dx()
+        del dx  # frees the arrays of the layer above
+        gradient, dx = pullback(dy)
+        gradients.append(gradient)
+    return gradients, dx

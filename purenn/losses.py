@@ -9,11 +9,22 @@ a probability.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arrays import Array, as_floats, astype, describe, has_kind, inspectable, int_dtype, lock_in_place, namespace
-from purenn.layers import Dense, Pullback, chained_forward, chained_vjp, dense_vjp, forward, network_vjp, type_name, vjp
+from purenn.arguments import as_floats, describe, type_name
+from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace
+from purenn.layers import (
+    Dense,
+    Pullback,
+    checked,
+    dense_vjp,
+    forward,
+    network_forward,
+    network_vjp,
+    pre_activations,
+    vjp,
+)
 from purenn.trees import Layer
 
 L = TypeVar("L")
@@ -45,9 +56,9 @@ def logits(params: Layer, x: Array) -> Array:
     >>> nn.logits(layer, np.asarray([[3.0]]))
     array([[3., 7.]])
     """
-    if _follows(params, network_vjp):
-        return chained_forward(params, x, last=logits)
-    return dense_vjp(_output_layer(params), x, identity)[0]
+    if vjp.dispatch(type(params)) is network_vjp:
+        return network_forward(params, x, last=logits)
+    return lock_in_place(pre_activations(output_layer(params), x)[1])
 
 
 def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
@@ -74,27 +85,26 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     >>> gradient.weights
     array([[1.]])
     """
-    if _follows(params, network_vjp):
-        return chained_vjp(params, x, last=logits_vjp)
-    return dense_vjp(_output_layer(params), x, identity)
+    return checked(_logits_rule, params, x)
 
 
-def _output_layer(params: Any) -> Dense:
+def _logits_rule(layer: Any, x: Array) -> tuple[Array, Pullback]:
+    """Do what the layer's own rule does, up to the logits."""
+    if vjp.dispatch(type(layer)) is network_vjp:
+        return network_vjp(layer, x, last=logits_vjp)
+    return dense_vjp(output_layer(layer), x, identity)
+
+
+def output_layer(params: Any) -> Dense:
     """Return the layer that a network ends with, which must be dense."""
-    layer = last_layer(params)
-    if not _follows(layer, dense_vjp):
-        rule = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
-        raise TypeError(f"the network ends in {type_name(layer)}, but {rule}")
-    return cast("Dense", layer)
-
-
-def last_layer(params: Any) -> Any:
-    """Return the layer that a network ends with, also if networks are nested."""
-    return last_layer(params.layers[-1]) if _follows(params, network_vjp) else params
-
-
-def _follows(layer: Any, rule: Any) -> bool:
-    return vjp.dispatch(type(layer)) is rule  # a subclass may have a rule of its own
+    rule = vjp.dispatch(type(params))  # a subclass may have a rule of its own
+    if rule is network_vjp:
+        return output_layer(params.layers[-1])
+    if rule is not dense_vjp:
+        expected = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
+        raise TypeError(f"the network ends in {type_name(params)}, but {expected}")
+    dense: Dense = params
+    return dense
 
 
 def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -139,8 +149,7 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
     1.3862943611198906
     """
-    output, z = output_of(params), logits(params, x)
-    return output.mean_loss(z, *output.checked(y, sample_weight, z))
+    return compared(params, logits(params, x), y, sample_weight).loss()
 
 
 def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> L:
@@ -175,8 +184,8 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights
     array([[-1.5,  1.5]])
     """
-    output, (z, pullback) = output_of(params), logits_vjp(params, x)
-    gradient: L = pullback(output.loss_gradient(z, *output.checked(y, sample_weight, z)))[0]
+    z, pullback = logits_vjp(params, x)
+    gradient: L = pullback(compared(params, z, y, sample_weight).gradient())[0]
     return gradient
 
 
@@ -191,10 +200,9 @@ def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = 
     >>> print(value, gradient.weights)
     2.0 [[-2.]]
     """
-    output, (z, pullback) = output_of(params), logits_vjp(params, x)
-    checked = output.checked(y, sample_weight, z)
-    gradient, _ = pullback(output.loss_gradient(z, *checked))
-    return output.mean_loss(z, *checked), gradient
+    z, pullback = logits_vjp(params, x)
+    batch = compared(params, z, y, sample_weight)
+    return batch.loss(), pullback(batch.gradient())[0]
 
 
 def predict(params: Layer, x: Array) -> Array:
@@ -209,7 +217,7 @@ def predict(params: Layer, x: Array) -> Array:
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    return lock_in_place(output_of(params).decide(forward(params, x)))
+    return lock_in_place(_output_of(params).decide(forward(params, x)))
 
 
 def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -225,86 +233,105 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
     >>> print(nn.accuracy(layer, np.asarray([[1.0, 0.0], [0.0, 1.0]]), np.asarray([0, 0])))
     0.5
     """
-    output = output_of(params)
-    if output.activation == identity:
+    if output_layer(params).activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     predictions = forward(params, x)
-    targets, weights = output.checked(y, sample_weight, predictions)
-    hits = output.decide(predictions) == output.decide(targets)
-    xp = namespace(predictions)
-    hits, count = _weigh(xp.reshape(xp.astype(hits, predictions.dtype), (predictions.shape[0], -1)), weights)
+    output, _, targets, weights, count = compared(params, predictions, y, sample_weight)
+    xp, hits = namespace(predictions), output.decide(predictions) == output.decide(targets)
+    hits = _weighted(xp.reshape(xp.astype(hits, predictions.dtype), (predictions.shape[0], -1)), weights)
     share = xp.sum(hits) / (count * hits.shape[1])
     return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, share))
 
 
-# What the activation at the output means
+# What the activation at the output means, and the targets of a batch
 
 
-class _Output(NamedTuple):
+class Output(NamedTuple):
+    """What a network that ends in an activation predicts, and what its loss is."""
+
     activation: Activation
-    # (y, like) -> what the predictions should be, checked, in the dtype of ``like``
-    targets: Callable[[Array, Array], Array]
+    targets: Callable[[Array, Array], Array]  # (y, like) -> what the predictions should be, checked, in like's dtype
     losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
-    def checked(self, y: Array, sample_weight: Array | None, like: Array) -> tuple[Array, Array | None]:
-        """Return the targets, and the weights in a column, as multiples of the largest."""
-        if sample_weight is None:
-            return self.targets(y, like), None
-        namespace(y, "y"), namespace(sample_weight, "sample_weight")  # raise TypeError
-        _check_length(y, like)
-        w = as_floats(sample_weight, "sample_weight")
-        if w.shape != like.shape[:1]:
-            raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
-        if inspectable(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
-            raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0")
-        w = namespace(w).where(w >= 0, w, math.nan)
-        w = w / namespace(w).max(w)
-        xp = namespace(y) if inspectable(w) else namespace(like)
-        y, counts = xp.asarray(y), xp.asarray(w)
-        # An example of weight 0 gets the target of the one that counts most, which is checked in any case.
-        heaviest = xp.take(y, xp.argmax(counts, keepdims=True), axis=0)
-        y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, heaviest)
-        return self.targets(y, like), astype(namespace(like).asarray(w), like.dtype)[:, None]
 
-    def mean_loss(self, z: Array, targets: Array, weights: Array | None) -> Array:
-        losses, count = _weigh(self.losses(z, targets), weights)
-        return lock_in_place(namespace(z).sum(losses) / count)
+class Compared(NamedTuple):
+    """The logits of a batch beside its targets: what the loss and its gradient are computed from."""
 
-    def loss_gradient(self, z: Array, targets: Array, weights: Array | None) -> Array:
-        errors, count = _weigh(self.activation.function(z) - targets, weights)
-        return errors / count
+    output: Output
+    z: Array
+    targets: Array
+    weights: Array | None  # of the examples, in a column
+    count: Any  # the sum of the weights; without weights, the number of examples
+
+    def loss(self) -> Array:
+        """Return the mean loss."""
+        losses = _weighted(self.output.losses(self.z, self.targets), self.weights)
+        return lock_in_place(namespace(losses).sum(losses) / self.count)
+
+    def gradient(self) -> Array:
+        """Return the gradient of the mean loss at the logits, ``(prediction - target) / n``."""
+        return _weighted(self.output.activation.function(self.z) - self.targets, self.weights) / self.count
 
 
-def _weigh(values: Array, w: Array | None) -> tuple[Array, Any]:
-    """Multiply each row by its weight; also return the sum of the weights. Without weights, each row counts 1."""
-    xp = namespace(values)  # where: infinity times 0 would be NaN
-    return (values, values.shape[0]) if w is None else (xp.where(w > 0, values, 0) * w, xp.sum(w))
+def _weighted(values: Array, w: Array | None) -> Array:
+    """Multiply each row by its weight; without weights, each row counts 1."""
+    return values if w is None else namespace(values).where(w > 0, values, 0) * w  # infinity times 0 would be NaN
 
 
-def output_of(params: Any) -> _Output:
-    """Return what the activation at the output means; TypeError if it determines no loss."""
-    activation = _output_layer(params).activation
-    output = _OUTPUTS.get(activation)
-    if output is None:
+def compared(params: Any, z: Array, y: Array, sample_weight: Array | None) -> Compared:
+    """Check the targets and the weights of a batch, and put them beside its logits, or its predictions."""
+    output, n = _output_of(params), z.shape[0]
+    namespace(y, "y")  # raises TypeError
+    if n == 0:
+        raise ValueError("the batch is empty; a loss needs at least one example")
+    if y.shape[:1] != (n,):
+        raise ValueError(f"y has the shape {y.shape}, but x has {n} rows")
+    if sample_weight is None:
+        return Compared(output, z, output.targets(y, z), None, n)
+    y, weights = _without_weight_zero(y, sample_weight, z)
+    return Compared(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
+
+
+def _without_weight_zero(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
+    """Return targets that are valid for examples of weight 0, too, and the weights in a column, as multiples of the
+    largest.
+    """
+    namespace(sample_weight, "sample_weight")  # raises TypeError
+    w = as_floats(sample_weight, "sample_weight")
+    if w.shape != like.shape[:1]:
+        raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
+    if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
+        raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0")
+    w = namespace(w).where(w >= 0, w, math.nan)
+    w = w / namespace(w).max(w)
+    xp = namespace(y) if is_numpy(w) else namespace(like)
+    y, counts = xp.asarray(y), xp.asarray(w)
+    # An example of weight 0 gets the target of the one that counts most, which is checked in any case.
+    heaviest = xp.take(y, xp.argmax(counts, keepdims=True), axis=0)
+    y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, heaviest)
+    return y, astype(namespace(like).asarray(w), like.dtype)[:, None]
+
+
+def _output_of(params: Any) -> Output:
+    activation = output_layer(params).activation
+    if activation not in _OUTPUTS:
         rule = "the last layer must have softmax, sigmoid, or identity (forward works with any)"
         raise TypeError(f"the network ends in {activation}, which determines no loss; {rule}")
-    return output
+    return _OUTPUTS[activation]
 
 
 def _class_targets(y: Array, like: Array) -> Array:
-    xp = namespace(like)
-    namespace(y, "y")
     if has_kind(y, "integral") and y.ndim == 1:
-        _check_length(y, like)
-        if inspectable(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
+        if is_numpy(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
             raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}")
+        xp = namespace(like)
         return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
     if y.ndim != 2:
         labels = "y.astype(int)" if has_kind(y, "real floating") else "np.unique(y, return_inverse=True)[1]"
         raise TypeError(f"y is {describe(y)}, but must be integer labels, (n,): {labels}; or distributions, (n, k)")
     targets = _value_targets(y, like)
-    if inspectable(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
+    if is_numpy(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
         rule = "its values must be from 0 to 1, and their sum 1; y / y.sum(axis=1, keepdims=True) makes the sums 1"
         raise ValueError(f"y has a row that is not a distribution: {rule}")
     return targets
@@ -317,29 +344,20 @@ def _slack(y: Array) -> float:
 
 def _binary_targets(y: Array, like: Array) -> Array:
     targets = _value_targets(y, like)
-    if inspectable(y) and not ((y >= -_slack(y)) & (y <= 1 + _slack(y))).all():
+    if is_numpy(y) and not ((y >= -_slack(y)) & (y <= 1 + _slack(y))).all():
         raise ValueError(f"y has values from {y.min()} to {y.max()}, but must be from 0 to 1")
     return targets
 
 
 def _value_targets(y: Array, like: Array) -> Array:
-    namespace(y, "y")
     if not has_kind(y, "real floating", "integral", "bool"):
         raise TypeError(f"y is {describe(y)}, but must be real numbers")
-    _check_length(y, like)
     if y.shape != like.shape:
         way_out = "y[:, None] is a column" if y.ndim == 1 == like.shape[1] else "labels, (n,), need a softmax network"
         raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
-    if inspectable(y) and not (y == y).all():
+    if is_numpy(y) and not (y == y).all():
         raise ValueError(f"y has {(y != y).sum()} values that are NaN; leave these examples out, or fill them in")
     return astype(namespace(like).asarray(y), like.dtype)
-
-
-def _check_length(y: Array, like: Array) -> None:
-    if like.shape[0] == 0:
-        raise ValueError("the batch is empty; a loss needs at least one example")
-    if y.ndim == 0 or y.shape[0] != like.shape[0]:
-        raise ValueError(f"y has the shape {y.shape}, but x has {like.shape[0]} rows")
 
 
 def _cross_entropies(z: Array, targets: Array) -> Array:
@@ -368,7 +386,7 @@ def _above_half(predictions: Array) -> Array:
 
 
 _OUTPUTS = {
-    softmax: _Output(softmax, _class_targets, _cross_entropies, _most_probable),
-    sigmoid: _Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
-    identity: _Output(identity, _value_targets, _half_squared_errors, identity.function),
+    softmax: Output(softmax, _class_targets, _cross_entropies, _most_probable),
+    sigmoid: Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
+    identity: Output(identity, _value_targets, _half_squared_errors, identity.function),
 }

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from purenn.arrays import Array, brief, describe, lock_in_place
+from purenn.arguments import brief, describe
+from purenn.arrays import Array, lock_in_place
 from purenn.records import record
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")

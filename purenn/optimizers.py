@@ -4,15 +4,19 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 """
 
 import math
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
-from purenn.arrays import Array, as_count, as_floats, check_number, floats_like, inspectable, lock_in_place, namespace
-from purenn.records import Vector, record
-from purenn.trees import Tree, aligned, can_change, namespace_of, per_leaf, unit_and_norm, with_children, zeros_like
+from purenn import trees
+from purenn.arguments import as_floats, as_integers, check_number, describe
+from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace
+from purenn.records import Vector, floats_like, record
+from purenn.trees import Tree, aligned, flatten, like, namespace_of, unit_and_norm, zeros_like
 
 T = TypeVar("T")
+
+_HINTS = {"grads": "; purenn.check_vjp checks the rule of a layer"}
 
 
 def sgd_step(params: T, grads: T, lr: float | T) -> T:
@@ -44,8 +48,8 @@ def sgd_step(params: T, grads: T, lr: float | T) -> T:
     >>> nn.sgd_step((np.ones(1), np.ones(1)), (np.ones(1), np.ones(1)), lr=(0.5, 0.0))
     (array([0.5]), array([1.]))
     """
-    ps, gs, rebuilt = aligned(params=params, grads=grads)
-    lrs = per_leaf("lr", lr, params, ps)
+    ps, gs, rebuilt = aligned(_HINTS, params=params, grads=grads)
+    lrs = _per_leaf("lr", lr, params, ps)
     return cast("T", rebuilt([floats_like(-lr * g + p, p) for p, g, lr in zip(ps, gs, lrs, strict=True)]))
 
 
@@ -82,11 +86,16 @@ def momentum_step(
     (array([0.75]), array([2.5]))
     """
     momentum = check_number("momentum", momentum, least=0, below=1)
-    ps, gs, vs, rebuilt = aligned(params=params, grads=grads, velocity=velocity)
+    ps, gs, vs, rebuilt = aligned(_HINTS, params=params, grads=grads, velocity=velocity)
     vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
     directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
-    ps = [floats_like(-c * d + p, p) for d, p, c in zip(directions, ps, per_leaf("lr", lr, params, ps), strict=True)]
+    ps = [floats_like(-c * d + p, p) for d, p, c in zip(directions, ps, _per_leaf("lr", lr, params, ps), strict=True)]
     return rebuilt(ps), rebuilt(vs)
+
+
+def _check_steps(state: Any, field: Any, steps: Array) -> None:
+    if steps.ndim or not has_kind(steps, "integral") or (is_numpy(steps) and not steps >= 0):
+        raise ValueError(f"steps is {describe(steps)}, but must be one integer, and not negative")
 
 
 @record
@@ -101,12 +110,11 @@ class AdamState(Vector):
         The exponential averages of the gradient and of its square, like the parameters.
     """
 
-    steps: Array = attrs.field(converter=lambda steps: as_count("steps", steps))
+    steps: Array = attrs.field(converter=as_integers, validator=_check_steps)
     means: Tree
     squares: Tree
 
     def __attrs_post_init__(self) -> None:
-        as_count("steps", self.steps)
         aligned(means=self.means, squares=self.squares)
 
 
@@ -121,7 +129,7 @@ def adam_init(params: Tree) -> AdamState:
     >>> nn.adam_init(np.ones(3))
     AdamState(steps=0, means=f64[3], squares=f64[3])
     """
-    if can_change(params):
+    if any(node is not trees.LEAF and node[0].cls in (list, dict) for node in flatten(params)[1]):
         raise TypeError("params holds a list or a dict, but the state of Adam cannot; use a record or a tuple instead")
     xp, zeros = namespace_of(aligned(params=params)[0]), zeros_like(params)
     return AdamState(xp.asarray(0), zeros, zeros)
@@ -184,15 +192,15 @@ def adam_step(
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))
     averages = {"state.means": state.means, "state.squares": state.squares}
-    ps, gs, ms, vs, rebuilt = aligned(params=params, grads=grads, **averages)
-    lrs, decays = per_leaf("lr", lr, params, ps), per_leaf("weight_decay", weight_decay, params, ps, least=0)
+    ps, gs, ms, vs, rebuilt = aligned(_HINTS, params=params, grads=grads, **averages)
+    lrs, decays = _per_leaf("lr", lr, params, ps), _per_leaf("weight_decay", weight_decay, params, ps, least=0)
     steps = lock_in_place(state.steps + 1)
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
     # The corrections of m_hat and v_hat are numbers: they go into the rate and eps instead of into two more arrays for
     # each parameter (Kingma & Ba 2015, end of section 2). Near beta = 1, expm1 keeps digits that the power would lose.
-    xp, t = (math, int(steps)) if inspectable(steps) else (namespace(steps), as_floats(steps, "step"))
+    xp, t = (math, int(steps)) if is_numpy(steps) else (namespace(steps), as_floats(steps, "step"))
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
     alphas, eps_hat = [lr * xp.sqrt(correction2) / correction1 for lr in lrs], eps * xp.sqrt(correction2)
@@ -200,7 +208,7 @@ def adam_step(
         ps = [floats_like((1 - lr * decay) * p, p) for p, lr, decay in zip(ps, lrs, decays, strict=True)]
     columns = zip(ps, ms, vs, alphas, strict=True)
     ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v, alpha in columns]
-    return rebuilt(ps), with_children(state, steps, rebuilt(ms), rebuilt(vs))
+    return rebuilt(ps), like(state, steps=steps, means=rebuilt(ms), squares=rebuilt(vs))
 
 
 def clip_by_global_norm(grads: T, max_norm: float) -> T:
@@ -223,3 +231,15 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
     factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
     return cast("T", rebuilt([floats_like(factor * g, g) for g in gs]))
+
+
+def _per_leaf(name: str, value: Any, params: Any, arrays: list[Array], least: float = -math.inf) -> list[Any]:
+    """Return a list with one number for each of ``arrays``, the leaves of ``params``.
+
+    ``value`` is one number for all, or a tree of numbers like ``params``. Raises ValueError if the tree differs from
+    ``params`` in structure, or a number is below ``least`` or not finite; TypeError if a leaf is not a number.
+    """
+    if value is None or trees.kinds[type(value)] is None:
+        return [check_number(name, value, least)] * len(arrays)
+    (_, numbers), structure = trees.alike({"params": params, name: value})
+    return [check_number(f"{name}.{p}", c, least) for p, c in zip(trees.leaf_paths(structure), numbers, strict=True)]

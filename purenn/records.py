@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar, dataclass_transform
 import attrs
 import numpy as np
 
-from purenn.arrays import Array, brief, cast_like, check_number, describe, is_array, lock_in_place, namespace, read_only
+from purenn.arguments import brief, check_floats, check_number, describe
+from purenn.arrays import Array, astype, has_kind, is_array, lock_in_place, namespace, read_only
 from purenn.trees import Layer, Tree, aligned, fields_of, kinds, record_kind, tree_map
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def _as_array(value: Array) -> Any:
 def _as_tree(value: Tree) -> Any:
     if isinstance(value, (tuple, list)):
         kind: Any = kinds[type(value) if isinstance(value, tuple) else tuple]
-        return kind.build(range(len(value)), map(_as_tree, value).__next__)
+        return kind.build((), [*map(_as_tree, value)])
     return read_only(value)
 
 
@@ -184,6 +185,19 @@ def _not_for_jax(record: Any) -> Any:
 
 _METHODS: dict[str, Any] = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
 _METHODS |= {"__jax_array__": property(_not_for_jax)}
+
+
+def floats_like(new: Array, old: Array) -> Array:
+    """Cast a new array to the dtype of an old one, which must be floats if they differ, and lock it."""
+    if new.dtype != old.dtype:
+        check_floats(old)
+        new = astype(new, old.dtype)
+    return lock_in_place(new)
+
+
+def cast_like(new: Array, old: Array) -> Array:
+    """Do what ``floats_like`` does for floats; lock other arrays as they are."""
+    return floats_like(new, old) if has_kind(old, "real floating") else lock_in_place(new)
 
 
 class Vector:

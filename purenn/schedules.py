@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from purenn.arrays import Array, as_floats, as_int, check_number, check_real, is_array, lock_in_place, namespace
+from purenn.arguments import as_floats, as_int, check_number, check_real
+from purenn.arrays import Array, is_array, lock_in_place, namespace
 
 
 def warmup_cosine(

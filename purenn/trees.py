@@ -14,8 +14,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
-from purenn import arrays
-from purenn.arrays import Array, check_arrays, check_number, check_real, describe, lock_in_place, namespace, read_only
+from purenn.arguments import check_real, describe
+from purenn.arrays import Array, lock_in_place, namespace, read_only
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class Kind(NamedTuple):
 
     cls: type
     open: Callable[[Any], tuple[Any, Sequence[Any]]]  # node -> (detail, children)
-    build: Callable[[Any, Callable[[], Any]], Any]  # (detail, function that gives one child after the other) -> node
+    build: Callable[[Any, Sequence[Any]], Any]  # (detail, children) -> node
     fields: tuple[str, ...] | None = None  # the names of a record's children; the detail of other nodes has the names
+    setters: dict[str, Callable[[Any, Any], None]] = {}  # noqa: RUF012 - how to write each field of a new record
 
 
 class _Kinds(dict[type, Kind | None]):
@@ -50,29 +51,32 @@ class _Kinds(dict[type, Kind | None]):
 
 def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> Kind:
     """Return the kind of a record class whose tree fields and static fields have these names."""
+    setters = {name: getattr(cls, name).__set__ for name in (*trees, *statics)}
     get_trees, get_statics = _getter(trees), _getter(statics)
-    set_trees, set_statics = ([getattr(cls, name).__set__ for name in names] for names in (trees, statics))
-    new = object.__new__
+    new, set_fields = object.__new__, [*setters.values()]
 
-    def build(values: tuple[Any, ...], child: Callable[[], Any]) -> Any:
+    def build(detail: Sequence[Any], children: Sequence[Any]) -> Any:
         record: Any = new(cls)
-        for set_field in set_trees:
-            set_field(record, child())
-        for set_field, value in zip(set_statics, values):  # noqa: B905
+        for set_field, value in zip(set_fields, (*children, *detail)):  # noqa: B905
             set_field(record, value)
         return record
 
-    return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees)
+    return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees, setters)
 
 
-def with_children(record: T, *children: Any) -> T:
-    """Return a record with other arrays and trees, taken as they are; TypeError if their number is wrong."""
+def like(record: T, **fields: Any) -> T:
+    """Return a record like another, with these fields, taken as they are.
+
+    Raises TypeError unless all arrays and trees are given, as by a rule that a class with more of them inherits.
+    """
     kind: Any = kinds[type(record)]
-    if len(children) != len(kind.fields):
-        name, fields = kind.cls.__name__, ", ".join(kind.fields)
-        raise TypeError(f"the rule that {name} inherits does not fit its fields {fields}; register its own for vjp")
-    built: T = kind.build(kind.open(record)[0], iter(children).__next__)
-    return built
+    if not fields.keys() >= {*kind.fields}:
+        name, names = kind.cls.__name__, ", ".join(kind.fields)
+        raise TypeError(f"the rule that {name} inherits does not fit its fields {names}; register its own for vjp")
+    new: T = object.__new__(kind.cls)
+    for name, set_field in kind.setters.items():
+        set_field(new, fields[name] if name in fields else getattr(record, name))
+    return new
 
 
 def fields_of(record: Any) -> dict[str, Any]:
@@ -87,8 +91,8 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return operator.attrgetter(*names) if names else lambda record: ()
 
 
-def _sequence_kind(cls: type, make: Callable[[list[Any]], Any]) -> Kind:
-    return Kind(cls, lambda items: (range(len(items)), items), lambda numbers, child: make([child() for _ in numbers]))
+def _sequence_kind(cls: type, make: Callable[[Sequence[Any]], Any]) -> Kind:
+    return Kind(cls, lambda items: (range(len(items)), items), lambda _, items: make(items))
 
 
 def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
@@ -98,8 +102,8 @@ def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
 
 
 kinds = _Kinds({cls: _sequence_kind(cls, cls) for cls in (tuple, list)})  # ``record`` adds every record class
-kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda _, child: None)
-kinds[dict] = Kind(dict, _open_dict, lambda keys, child: {key: child() for key in keys})
+kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda *_: None)
+kinds[dict] = Kind(dict, _open_dict, lambda keys, values: dict(zip(keys, values, strict=True)))
 
 LEAF: Any = "leaf"  # what stands for one in the structure of a tree
 
@@ -107,8 +111,8 @@ LEAF: Any = "leaf"  # what stands for one in the structure of a tree
 def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     """Return the leaves of a tree, and its structure: a list of all nodes, parents first, with LEAF for each leaf.
 
-    A node is its kind and its detail: for ``Dense``, ``(kind of Dense, (activation,)), LEAF, LEAF``. Trees that
-    differ in nothing but their leaves have equal structures.
+    A node is its kind, its detail, and its number of children: ``(kind of Dense, (activation,), 2), LEAF, LEAF``. Trees
+    that differ in nothing but their leaves have equal structures.
     """
     leaves: list[Any] = []
     structure: list[Any] = []
@@ -124,7 +128,7 @@ def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: list[Any]) -> N
             structure.append(LEAF)
         else:
             detail, children = kind.open(node)
-            structure.append((kind, detail))
+            structure.append((kind, detail, len(children)))
             _flatten(children, leaves, structure)
 
 
@@ -136,8 +140,10 @@ def unflatten(structure: list[Any], leaves: Sequence[Any]) -> Any:
         if node is LEAF:
             built.append(leaf())
         else:
-            kind, detail = node
-            built.append(kind.build(detail, built.pop))
+            kind, detail, count = node
+            children = built[: -count - 1 : -1]
+            del built[len(built) - count :]
+            built.append(kind.build(detail, children))
     return built.pop()
 
 
@@ -149,7 +155,7 @@ def _paths(structure: list[Any]) -> list[str]:
         path = ahead.pop()
         paths.append(path)
         if node is not LEAF:
-            kind, detail = node
+            kind, detail, _ = node
             names = detail if kind.fields is None else kind.fields
             ahead += [f"{path}.{name}" if path else str(name) for name in reversed(names)]
     return paths
@@ -160,7 +166,7 @@ def leaf_paths(structure: list[Any]) -> list[str]:
     return [path for path, node in zip(_paths(structure), structure, strict=True) if node is LEAF]
 
 
-def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
+def alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
     """Return the leaves of several trees, and the structure that they share."""
     flat = [flatten(tree) for tree in trees.values()]
     structure = flat[0][1]
@@ -175,7 +181,7 @@ def _flatten_alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
 def _outline(node: Any) -> str:
     if node is LEAF:
         return "a leaf"
-    kind, detail = node
+    kind, detail, _ = node
     return f"{kind.cls.__name__} of {len(detail)}" if isinstance(detail, range) else f"{kind.cls.__name__}{detail}"
 
 
@@ -210,7 +216,7 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Tree) -> T:
     >>> nn.tree_map(lambda a, b: a + b, (np.ones(2), {"k": np.ones(3)}), (np.zeros(2), {"k": np.ones(3)}))
     (array([1., 1.]), {'k': array([2., 2., 2.])})
     """
-    columns, structure = _flatten_alike({"tree": tree} | {f"rest[{k}]": other for k, other in enumerate(rest)})
+    columns, structure = alike({"tree": tree} | {f"rest[{k}]": other for k, other in enumerate(rest)})
     return cast("T", unflatten(structure, [read_only(f(*leaves)) for leaves in zip(*columns, strict=True)]))
 
 
@@ -242,40 +248,23 @@ def tree_leaves(tree: Tree) -> list[Any]:
     return flatten(tree)[0]
 
 
-def aligned(**trees: Any) -> tuple[Any, ...]:
+def aligned(hints: dict[str, str] = {}, /, **trees: Any) -> tuple[Any, ...]:  # noqa: B006
     """Return one list of arrays per tree, then a function that builds such a tree from a list of arrays.
 
-    Raises ValueError unless the trees have the same structure, with arrays of the same shape and dtype in each place;
-    TypeError if a leaf is not an array.
+    Raises ValueError, with a hint for this tree, unless the trees have the same structure, with arrays of the same
+    shape and dtype in each place; TypeError if a leaf is not an array.
     """
-    columns, structure = _flatten_alike(trees)
-    check_arrays(itertools.chain(*columns))
+    columns, structure = alike(trees)
+    for leaf in {type(leaf): leaf for leaf in itertools.chain(*columns)}.values():
+        namespace(leaf, "leaf")  # raises TypeError
     (first, arrays), *others = zip(trees, columns, strict=True)
     types = [(array.shape, array.dtype) for array in arrays]
     for name, theirs in others:
         if [(array.shape, array.dtype) for array in theirs] != types:
             pairs = zip(leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
             path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
-            hint = "; purenn.check_vjp checks the rule of a layer" * (name == "grads")
-            raise _difference(first, name, path, a + hint, b)
+            raise _difference(first, name, path, a + hints.get(name, ""), b)
     return *columns, functools.partial(unflatten, structure)
-
-
-def per_leaf(name: str, value: Any, params: Any, arrays: list[Array], least: float = -math.inf) -> list[Any]:
-    """Return a list with one number for each of ``arrays``, the leaves of ``params``.
-
-    ``value`` is one number for all, or a tree of numbers like ``params``. Raises ValueError if the tree differs from
-    ``params`` in structure, or a number is below ``least`` or not finite; TypeError if a leaf is not a number.
-    """
-    if value is None or kinds[type(value)] is None:
-        return [check_number(name, value, least)] * len(arrays)
-    (_, numbers), structure = _flatten_alike({"params": params, name: value})
-    return [check_number(f"{name}.{p}", c, least) for p, c in zip(leaf_paths(structure), numbers, strict=True)]
-
-
-def can_change(tree: Any) -> bool:
-    """Whether a tree holds a list or a dict."""
-    return any(node is not LEAF and node[0].cls in (list, dict) for node in flatten(tree)[1])
 
 
 def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:
@@ -283,18 +272,6 @@ def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:
     if not arrays:
         raise ValueError(f"there are no arrays of numbers in {name}")
     return namespace(arrays[0])
-
-
-def size(tree: Any) -> int:
-    """Return how many numbers the arrays of a tree hold."""
-    return sum(math.prod(array.shape) for array in filter(arrays.is_array, flatten(tree)[0]))
-
-
-def not_finite(tree: Any) -> int:
-    """Return how many floats of a tree are NaN or infinite."""
-    return sum(
-        int(namespace(a).count_nonzero(~namespace(a).isfinite(a))) for a in filter(arrays.is_float, flatten(tree)[0])
-    )
 
 
 def zeros_like(tree: T) -> T:
@@ -345,8 +322,8 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     for array in arrays:
         check_real(array, "leaf")
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
-    largest = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
-    unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    magnitude = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
+    unit = xp.where((magnitude > 0) & xp.isfinite(magnitude), magnitude, xp.ones_like(magnitude))
     return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((array / unit) ** 2) for array in arrays]))
 
 

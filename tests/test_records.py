@@ -206,7 +206,7 @@ def test_vector_space_axioms(a, c, d):
         (lambda a: nn.sgd_step(a.biases, (a.biases,), 1), ValueError, "grads differs from params: tuple of 1 instead of a leaf"),
         (lambda a: nn.sgd_step(a.biases, None, 1), ValueError, r"grads differs from params: NoneType\(\) instead of a leaf"),
         (lambda a: nn.sgd_step(None, a.biases, 1), ValueError, r"grads differs from params: a leaf instead of NoneType\(\)"),
-        (lambda a: nn.tree_map(lambda p: 1, a) + a, TypeError, r"leaf is 1 \(int\), but must be an array; np.asarray\(leaf\) makes one"),
+        (lambda a: nn.tree_map(lambda p: 1, a) + a, TypeError, r"leaf is of type int, but must be an array; np.asarray\(leaf\) makes one"),
         (lambda a: nn.tree_map(max, (a,), 1), ValueError, r"rest\[0\] differs from tree: a leaf instead of tuple of 1"),
         (lambda a: a + nn.tree_map(lambda p: p.astype(np.float32), a), ValueError, r"right differs from left at weights: f32\[2,2\] instead of f64\[2,2\]"),
         (lambda a: a + nn.tree_map(lambda p: p[:1], a), ValueError, r"right differs from left at weights: f64\[1,2\] instead of f64\[2,2\]"),

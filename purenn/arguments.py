@@ -1,0 +1,135 @@
+"""What an argument may be: checks and conversions, whose errors say what was given, what was expected, what to do."""
+
+import math
+import numbers
+import operator
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from purenn.arrays import Array, Seed, astype, has_kind, int_dtype, is_array, is_numpy, namespace
+
+
+def describe(array: Any) -> str:
+    """Return an array's dtype and shape, ``f32[784,128]``; anything else as ``repr`` shows it.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((784, 128), np.float32))
+    'f32[784,128]'
+    """
+    if not is_array(array):
+        return repr(array)
+    name = str(array.dtype).rpartition(".")[2]
+    for long, short in (("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c")):
+        name = name.replace(long, short)
+    return f"{name}[{','.join(map(str, array.shape))}]"
+
+
+def brief(value: object) -> str:
+    """Return what a value is in a few characters, for messages."""
+    return describe(value) if is_array(value) else reprlib.repr(value)
+
+
+def type_name(layer: Any) -> str:
+    """Return the name of a layer's class; for a tuple, add how to unpack the result of a step."""
+    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(layer, tuple) else ""
+    return type(layer).__name__ + hint
+
+
+def check_floats(array: Array, name: str = "array", hint: str = "") -> None:
+    """Raise TypeError, with a hint, unless an array holds floats."""
+    if not has_kind(array, "real floating"):
+        raise TypeError(f"{name} is {describe(array)}, but must hold floats: {name}.astype(np.float32){hint}")
+
+
+def check_real(array: Array, name: str) -> None:
+    """Raise TypeError unless an array holds real numbers."""
+    if not has_kind(array, "integral", "real floating"):
+        raise TypeError(f"{name} is {describe(array)}, but must hold real numbers")
+
+
+def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
+    """Return a number as a Python float, or a 0-d array of another library as it is; otherwise raise.
+
+    A Python float takes the dtype of the array that it multiplies, which ``np.float64`` does not.
+    """
+    if type(value) is float and -math.inf < value and least <= value < below:  # almost always
+        return value
+    value = as_float(value)
+    if type(value) is not float:
+        if not is_array(value) or is_numpy(value) or value.ndim != 0:
+            raise TypeError(f"{name} must be a number, not {brief(value)}")
+        check_real(value, name)
+        return value
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, but must be a finite number")
+    if not least <= value < below:
+        limit = f" and below {below}" if below < math.inf else ""
+        raise ValueError(f"{name} is {value}, but must be at least {least}{limit}")
+    return value
+
+
+def as_float(value: Any) -> Any:
+    """Return a real number of Python or NumPy as a float; return anything else as it is."""
+    if type(value) is np.ndarray and value.ndim == 0 and value.dtype.kind in "biuf":
+        value = value.item()
+    try:
+        return float(value) if isinstance(value, numbers.Real) else value
+    except OverflowError:
+        return math.inf
+
+
+def as_int(name: str, value: Any, least: float = -math.inf) -> int:
+    """Return a number as an int; TypeError if it is not an integer, ValueError if it is too small."""
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {brief(value)}, but must be an int")
+    if (number := operator.index(value)) < least:
+        raise ValueError(f"{name} is {number}, but must be at least {least}")
+    return number
+
+
+def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
+    """Return several values as a tuple; TypeError if ``values`` is not iterable."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {brief(values)}, but must be a list or tuple: [{brief(values)}]")
+    return tuple(values)
+
+
+def as_floats(value: Any, name: str) -> Array:
+    """Return an integer, or an array of numbers or booleans, as an array of its library's default float dtype."""
+    array = value if is_array(value) else np.asarray(as_int(name, value))
+    if not has_kind(array, "bool"):
+        check_real(array, name)
+    xp = namespace(array)
+    return xp.astype(array, xp.asarray(0.0).dtype)
+
+
+def as_integers(value: Any) -> Array:
+    """Return integers as an array of ``int_dtype``; return anything else as an array."""
+    array = value if is_array(value) else np.asarray(value)
+    return astype(array, int_dtype(namespace(array))) if has_kind(array, "integral") else array
+
+
+def generator(seed: Seed) -> "np.random.Generator":  # quoted, since importing numpy.random takes 13 ms
+    """Return a generator of random numbers that depends on the seed alone: an int >= 0, or a tuple of such ints.
+
+    Different seeds of ints below 2**32 give different streams. The tuple's length is part of what is seeded, because
+    NumPy pads a short seed with zeros, which would make ``1`` and ``(1, 0)`` the same.
+    """
+    entropy = as_seed(seed)
+    return np.random.default_rng((*entropy, len(entropy)))
+
+
+def as_seed(seed: Seed) -> tuple[int, ...]:
+    """Return a seed as a tuple of ints; ValueError if it is not a seed."""
+    try:
+        entropy = tuple(map(operator.index, seed if isinstance(seed, tuple) else (seed,)))
+    except TypeError:
+        entropy = ()
+    if not entropy or min(entropy) < 0:
+        hint = "; after `import purenn.jax`, purenn.seeded takes a key: jax.random.fold_in(jax.random.key(0), step)"
+        hint *= any(map(is_array, seed if isinstance(seed, tuple) else (seed,)))
+        raise ValueError(f"seed is {brief(seed)}, but must be an int >= 0, or a tuple of such ints{hint}")
+    return entropy
