@@ -50,7 +50,9 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     """
     arrays, structure = flatten({"x": x, "y": y})
     named = dict(zip(leaf_paths(structure), arrays, strict=True))
-    lengths = {namespace(a, name.rpartition(".")[0] or name) and a.shape[:1] for name, a in named.items()}
+    for name, array in named.items():
+        namespace(array, name.rpartition(".")[0] or name)  # raises TypeError
+    lengths = {array.shape[:1] for array in arrays}
     if len(lengths) != 1 or () in lengths:
         given = ", ".join(f"{name} is {describe(array)}" for name, array in named.items())
         raise ValueError(f"{given or 'x and y hold no arrays'}; all arrays must have the same number of rows")

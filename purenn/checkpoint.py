@@ -201,8 +201,8 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             named = value if isinstance(value, activations.Activation) else type(value)
             name = ours.get(named) or given.setdefault(named, _name_of(named))
             return {"activation": name} if named is value else {"record": [name, inner(fields_of(value).items())]}
-        if is_numpy(value) and namespace(value) and value.dtype.str.replace(">", "<") in _NAMES:
-            array = arrays[".".join(path)] = np.asarray(value)
+        if is_numpy(value) and value.dtype.str.replace(">", "<") in _NAMES:
+            array = arrays[".".join(path)] = namespace(value).asarray(value)  # which refuses subclasses
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
         foreign = hasattr(value, "__array__") and not is_numpy(value)
         held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
@@ -259,8 +259,7 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
         raise ValueError("its checksum is wrong; it was changed or damaged")
     _check_header(header, size)
     entries = _parsed(header.decode("ascii"))
-    structure = entries.pop("__metadata__").get("tree")
-    places = _places(entries, 8 + length, size)
+    structure, places = entries.pop("__metadata__").get("tree"), _places(entries, 8 + length, size)
     left, found = set(places), list[Any]()
     _decoded(structure, admitted, lambda path, order: found.append(left.discard(path)), check_fields)  # type: ignore
     if left or len(found) != len(places):

@@ -106,18 +106,14 @@ def inspect(params: Layer, x: Tree | None = None, y: Array | None = None) -> Ins
 def _traced(layer: Any, path: str, x: Any, rule: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Apply a layer; return its output, and the function ``dy -> (rows, gradient, dx)``. Values may be None."""
     if vjp.dispatch(type(layer)) is not network_vjp:
-        y, pullback = None, cast("Any", None)
-        if x is not None:
-            try:
-                y, pullback = rule(layer, x)
-            except (TypeError, ValueError) as error:
-                error.add_note(f"in {path or 'the layer'}")
-                raise
+        try:
+            y, pullback = (None, None) if x is None else rule(layer, x)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in {path or 'the layer'}")
+            raise
 
         def back(dy: Any) -> Any:
-            if dy is None:
-                return [Row(path, layer, x, y)], None, lambda: None
-            gradient, dx = pullback(dy)
+            gradient, dx = pullback(dy) if pullback and dy is not None else (None, lambda: None)
             return [Row(path, layer, x, y, dy, gradient)], gradient, dx
 
         return y, back

@@ -90,8 +90,8 @@ class Dense(Vector):
             raise TypeError(f"activation is {brief(self.activation)}, but must be an Activation such as purenn.relu")
         weights, biases = self.weights, self.biases
         if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
-            rule = "must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0"
-            raise ValueError(f"weights are {describe(weights)} and biases {describe(biases)}, but {rule}")
+            given = f"weights are {describe(weights)} and biases {describe(biases)}"
+            raise ValueError(f"{given}, but must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0")
         _check_dtypes(self)
 
     @property

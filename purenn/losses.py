@@ -103,8 +103,7 @@ def output_layer(params: Any) -> Dense:
     if rule is not dense_vjp:
         expected = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
         raise TypeError(f"the network ends in {type_name(params)}, but {expected}")
-    dense: Dense = params
-    return dense
+    return params  # type: ignore[no-any-return]
 
 
 def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -185,8 +184,7 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
     array([[-1.5,  1.5]])
     """
     z, pullback = logits_vjp(params, x)
-    gradient: L = pullback(compared(params, z, y, sample_weight).gradient())[0]
-    return gradient
+    return pullback(compared(params, z, y, sample_weight).gradient())[0]  # type: ignore[no-any-return]
 
 
 def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> tuple[Array, L]:

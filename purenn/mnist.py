@@ -59,8 +59,8 @@ class Dataset:
             raise ValueError(f"image_shape is {brief(sides)}, but must be (rows, columns)")
         for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
             if labels.ndim != 1 or images.shape != (*labels.shape, math.prod(self.image_shape)):
-                rule = f"must have the shapes (n, {math.prod(sides)}) and (n,) for images of {sides} pixels"
-                raise ValueError(f"images are {describe(images)} and labels {describe(labels)}, but {rule}")
+                given = f"images are {describe(images)} and labels {describe(labels)}"
+                raise ValueError(f"{given}, but must be (n, {math.prod(sides)}) and (n,) for images of {sides} pixels")
 
 
 def digits() -> Dataset:

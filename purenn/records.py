@@ -87,8 +87,7 @@ def _configure(cls: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.A
 def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "attrs.Attribute[Any]":
     kind = _kind_of_field(annotation)
     if kind == "any":
-        advice = "annotate what holds arrays as purenn.Array or purenn.Tree"
-        raise TypeError(f"{field.name} of {cls.__name__} is annotated Any, which is too vague; {advice}")
+        raise TypeError(f"{field.name} of {cls.__name__} is annotated Any; use purenn.Array, purenn.Tree, or the type")
     check: Any = {"array": _check_array, "tree": _check_tree, "static": _check_static}[kind]
     if type(None) in typing.get_args(getattr(annotation, "__value__", annotation)):
         check = attrs.validators.optional(check)
@@ -127,26 +126,26 @@ def _as_tree(value: Tree) -> Any:
     return read_only(value)
 
 
-def _check_array(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+def _check_array(owner: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     if not is_array(value) or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"):
-        raise TypeError(f"{field.name} of {type(record).__name__} must be an array of numbers, not {brief(value)}")
+        raise TypeError(f"{field.name} of {type(owner).__name__} must be an array of numbers, not {brief(value)}")
 
 
-def _check_tree(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+def _check_tree(owner: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     if isinstance(value, tuple):
         for item in value:
-            _check_tree(record, field, item)
+            _check_tree(owner, field, item)
     elif not is_array(value) and not is_record(value):
-        _check_static(record, field, value)
+        _check_static(owner, field, value)
 
 
-def _check_static(record: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+def _check_static(owner: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     try:
         hash(value)
     except TypeError as error:
+        what = f"{field.name} of {type(owner).__name__} holds {brief(value)}, which is mutable"
         advice = "annotate an array as purenn.Array, replace a list or dict by a tuple, and a 0-d array by its .item()"
-        what = f"{field.name} of {type(record).__name__} holds {brief(value)}"
-        raise TypeError(f"{what}, which is mutable; {advice}") from error
+        raise TypeError(f"{what}; {advice}") from error
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -169,16 +168,16 @@ def _show(value: Any) -> str:
     return str(value) if isinstance(value, np.ndarray) and value.ndim == 0 else describe(value)
 
 
-def pickled(record: Any) -> str | tuple[Any, ...]:
+def pickled(value: Any) -> str | tuple[Any, ...]:
     """Return the pickled form of a record: the function, class and fields that rebuild it."""
-    return unpickle_record, (type(record), fields_of(record))
+    return unpickle_record, (type(value), fields_of(value))
 
 
-def _itself(record: T, memo: object = None) -> T:
-    return record
+def _itself(value: T, memo: object = None) -> T:
+    return value
 
 
-def _not_for_jax(record: Any) -> Any:
+def _not_for_jax(value: Any) -> Any:
     error = AttributeError if "purenn.jax" in sys.modules else ImportError
     raise error("run `import purenn.jax` to use records with JAX")
 
@@ -267,12 +266,12 @@ def build_checked(cls: type[T], fields: dict[str, Any]) -> T:
     return new
 
 
-def _default(field: Any, record: Any) -> Any:
-    value = field.default
-    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-        value = value.factory(record) if value.takes_self else value.factory()
+def _default(field: Any, new: Any) -> Any:
+    value: Any = field.default
     convert: Any = field.converter or (lambda value: value)
-    arguments = (value, record, field) if isinstance(convert, attrs.Converter) else (value,)
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        value = value.factory(*[new] * value.takes_self)
+    arguments = (value, new, field) if isinstance(convert, attrs.Converter) else (value,)
     return convert.__call__(*arguments)  # a call of a Converter itself does not reach its function
 
 

@@ -81,8 +81,7 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     boundaries = [as_int("a boundary", boundary) for boundary in boundaries]
     values = [check_number("a value", value) for value in values]
     if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
-        rule = "boundaries must increase, with one more value"
-        raise ValueError(f"boundaries are {boundaries} and values {values}, but {rule}")
+        raise ValueError(f"boundaries are {boundaries}, values {values}; boundaries must increase, with one more value")
     s = _as_steps(step)
     xp = namespace(s)
     value = xp.full_like(s, values[0])

@@ -114,8 +114,7 @@ def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     A node is its kind, its detail, and its number of children: ``(kind of Dense, (activation,), 2), LEAF, LEAF``. Trees
     that differ in nothing but their leaves have equal structures.
     """
-    leaves: list[Any] = []
-    structure: list[Any] = []
+    leaves, structure = list[Any](), list[Any]()
     _flatten((tree,), leaves, structure)
     return leaves, structure
 
@@ -149,8 +148,7 @@ def unflatten(structure: list[Any], leaves: Sequence[Any]) -> Any:
 
 def _paths(structure: list[Any]) -> list[str]:
     """Return the path of every node: the names that lead to it, joined by dots."""
-    paths: list[str] = []
-    ahead = [""]
+    paths, ahead = list[str](), [""]
     for node in structure:
         path = ahead.pop()
         paths.append(path)
@@ -309,8 +307,7 @@ def global_norm(tree: Tree) -> Array:
     >>> print(nn.global_norm((np.asarray([5e200]), np.asarray([[12e200]]))))
     1.3e+201
     """
-    unit, norm = unit_and_norm(aligned(tree=tree)[0])
-    return lock_in_place(unit * norm)
+    return lock_in_place(operator.mul(*unit_and_norm(aligned(tree=tree)[0])))
 
 
 def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:

@@ -293,7 +293,7 @@ def test_a_record_may_define_its_own_arithmetic():
 
 @pytest.mark.parametrize("annotation", [Any, Any | None, tuple[Any, ...], tuple[nn.Array, Any]])
 def test_any_says_nothing(annotation):
-    with pytest.raises(TypeError, match="field of Vague is annotated Any, which is too vague; annotate what holds"):
+    with pytest.raises(TypeError, match="field of Vague is annotated Any; use purenn.Array, purenn.Tree, or"):
         nn.record(type("Vague", (), {"__annotations__": {"field": annotation}}))
 
 
