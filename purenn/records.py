@@ -95,7 +95,7 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
     if kind != "static":
         converters: Any = filter(None, (field.converter, _as_array if kind == "array" else _as_tree))
         hooks |= {"converter": attrs.converters.pipe(*converters), "eq_key": _ByValue, "repr": _show}
-    return field.evolve(validator=attrs.validators.and_(*filter(None, (check, field.validator))), **hooks)
+    return field.evolve(validator=attrs.validators.and_(*filter(None, (field.validator, check))), **hooks)
 
 
 def _kind_of_field(annotation: Any) -> str:

@@ -1,7 +1,6 @@
 """Random networks and data for them, and what several test modules need."""
 
 import contextlib
-import re
 import resource
 from pathlib import Path
 
@@ -15,6 +14,25 @@ ACTIVATIONS = (
     nn.tanh, nn.relu, nn.sigmoid, nn.identity, nn.softmax, nn.leaky_relu, nn.elu, nn.softplus, nn.gelu, nn.silu
 )  # fmt: skip
 FUZZ = max(2_000, settings().max_examples)  # how many inputs a fuzz test tries
+NUMBERS = {  # the arguments that are numbers, by their names in messages, and calls with a tree and the number
+    "lr": lambda p, c: (nn.sgd_step(p, p, c), nn.adam_step(p, p, nn.adam_init(p), c)),
+    "momentum": lambda p, c: nn.momentum_step(p, p, p, 0.1, momentum=c, nesterov=True),
+    "eps": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, eps=c),
+    "weight_decay": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, weight_decay=c),
+    "max_norm": lambda p, c: nn.clip_by_global_norm(p, c),
+    "the factor": lambda p, c: c * p,
+    "the divisor": lambda p, c: p / c,
+}
+SETTINGS = {  # the same for those that must be numbers of Python under jax.jit
+    "beta1": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, beta1=c),
+    "beta2": lambda p, c: nn.adam_step(p, p, nn.adam_init(p), 0.1, beta2=c),
+    "rate": lambda p, c: nn.forward(nn.Dropout(c, 1), p.weights),
+    "peak_lr": lambda p, c: nn.sgd_step(p, p, nn.warmup_cosine(3, c, 10)),
+    "final_lr": lambda p, c: nn.sgd_step(p, p, nn.warmup_cosine(3, 0.1, 10, final_lr=c)),
+    "initial_lr": lambda p, c: nn.sgd_step(p, p, nn.exponential_decay(3, c, 10, 0.5)),
+    "decay_rate": lambda p, c: nn.sgd_step(p, p, nn.exponential_decay(3, 0.1, 10, c)),
+    "a value": lambda p, c: nn.sgd_step(p, p, nn.piecewise_constant(3, [c], [])),
+}
 OUTPUTS = (nn.softmax, nn.sigmoid, nn.identity)
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -69,9 +87,3 @@ def little_memory():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def count_in_guide(kind):
-    """The number in the row of the guide's table of what the tests try whose first words are these."""
-    text = (Path(__file__).parents[1] / "examples" / "guide" / "5-checkpoints.md").read_text()
-    return int(re.search(rf"^\| {kind}[^|]* \| ([\d,]+) \|", text, re.MULTILINE)[1].replace(",", ""))

@@ -4,16 +4,15 @@ import contextlib
 import gzip
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import purenn as nn
-from tests.strategies import FUZZ, count_in_guide, little_memory
+from tests.strategies import FUZZ, little_memory
 
 fuzz = settings(max_examples=FUZZ, suppress_health_check=list(HealthCheck), deadline=None)
-
-
 IDX = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 2, *range(12)])
 PARAMS = nn.init(0, (3, 4, 2), (nn.tanh, nn.softmax))
 
@@ -41,6 +40,7 @@ def read(function, path):
         assert str(path) in str(error)  # noqa: PT017
 
 
+@pytest.mark.long
 @fuzz
 @given(mutations(IDX), st.booleans())
 def test_fuzz_idx(tmp_path, data, compressed):
@@ -49,6 +49,7 @@ def test_fuzz_idx(tmp_path, data, compressed):
     assert array is None or not array.flags.writeable
 
 
+@pytest.mark.long
 @fuzz
 @given(mutations(gzip.compress(IDX, mtime=0)))
 def test_fuzz_gzip(tmp_path, data):
@@ -59,6 +60,7 @@ def test_fuzz_gzip(tmp_path, data):
 LABELS = bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3])
 
 
+@pytest.mark.long
 @fuzz
 @given(st.sampled_from(sorted(nn.mnist.FILES)), st.data())
 def test_fuzz_mnist(tmp_path, which, draw):
@@ -94,6 +96,7 @@ CALLS = {
 } | {"Dataset": nn.mnist.Dataset}
 
 
+@pytest.mark.long
 @fuzz
 @given(st.sampled_from(sorted(CALLS)), st.lists(things, min_size=1, max_size=4), layers)
 def test_fuzz_public_functions(name, arguments, layer):
@@ -104,8 +107,3 @@ def test_fuzz_public_functions(name, arguments, layer):
                 result[1](arguments[-1])[1]()
             elif name == "batches":
                 list(result)
-
-
-def test_the_guide_counts_what_is_tried_here():
-    assert count_in_guide("IDX files, gzip streams") == 3 * 2_000
-    assert count_in_guide("public functions") == 2_000 <= FUZZ

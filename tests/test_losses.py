@@ -1,4 +1,4 @@
-"""Weights of examples: laws that hold for layers that treat examples independently."""
+"""Losses, predictions and accuracy: formulas, weights, and what is not finite."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import purenn as nn
-from tests.strategies import problems, relative_error, seeds, targets
+from tests.strategies import ACTIVATIONS, networks, problems, relative_error, seeds, targets
+from tests.toys import PARAMS, SIGMOID, X, Y, f32
 
 
 def results(params, x, y, sample_weight=None):
@@ -44,6 +45,7 @@ def test_weight_0_leaves_an_example_out_whatever_its_target(problem, seed):
     x_and_more = np.concatenate([x, random.standard_normal((3, params.fan_in)).astype(x.dtype)])
     y_and_more = np.concatenate([y, np.full((3, *y.shape[1:]), np.nan if y.dtype.kind == "f" else -1, y.dtype)])
     order = random.permutation(len(x) + 3)
+    np.testing.assert_allclose(nn.forward(params, x_and_more[order]), nn.forward(params, x_and_more)[order], 1e-4, 1e-6)
     longer = (a[order] for a in (x_and_more, y_and_more, np.append(weights, [0, 0, 0])))
     assert_close(results(params, *longer), results(params, x, y, weights), x.dtype)
 
@@ -92,3 +94,139 @@ def test_a_target_that_counts_is_still_checked(output):
     for weights in ([1, 0, 1e-3, 1, 1], [1, 0, 9, 1, 1]):
         with pytest.raises(ValueError, match="NaN"):
             nn.loss(params, x, y, np.asarray(weights))
+
+
+@given(problems(outputs=(nn.softmax,)), st.floats(-100, 100))
+def test_a_shift_of_all_logits_changes_no_loss(problem, shift):
+    params, x, y = problem
+    *others, last = params.layers
+    shifted = nn.Params((*others, nn.Dense(last.weights, last.biases + last.biases.dtype.type(shift), nn.softmax)))
+    assert nn.loss(shifted, x, y) == pytest.approx(nn.loss(params, x, y), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
+def test_losses_are_their_formulas(output):
+    random = np.random.default_rng(0)
+    params = nn.init(0, (3, 4), [output], dtype=np.float64)
+    x, t = random.standard_normal((5, 3)), random.dirichlet(np.ones(4), 5)
+    p = nn.forward(params, x)
+    if output == nn.identity:
+        expected = np.sum((p - t) ** 2) / 2
+    else:
+        expected = -np.sum(t * np.log(p)) - (output == nn.sigmoid) * np.sum((1 - t) * np.log(1 - p))
+    assert nn.loss(params, x, t) == pytest.approx(expected / 5, rel=1e-12)
+
+
+@given(networks(), st.integers(0, 5), seeds)
+def test_logits_are_the_output_before_its_activation(params, n, seed):
+    x = np.random.default_rng(seed).standard_normal((n, params.fan_in))
+    nested = nn.Params((*params.layers[:-1], nn.Params(params.layers[-1:])))
+    for network in (params, nested):
+        z = nn.logits(network, x)
+        assert z.tolist() == nn.logits_vjp(network, x)[0].tolist()
+        assert params.layers[-1].activation.function(z).tolist() == nn.forward(params, x).tolist()
+        assert not z.flags.writeable and z.dtype == params.layers[0].weights.dtype
+
+
+@given(networks(outputs=ACTIVATIONS), st.integers(1, 5), seeds)
+def test_gradients_from_the_logits_are_those_of_the_same_network_with_identity(params, n, seed):
+    random = np.random.default_rng(seed)
+    *below, last = params.layers
+    linear = nn.Params((*below, nn.Dense(last.weights, last.biases, nn.identity)))
+    x = random.standard_normal((n, params.fan_in)).astype(last.weights.dtype)
+    z, pullback = nn.logits_vjp(params, x)
+    y, expected = nn.vjp(linear, x)
+    dz = random.standard_normal(z.shape)
+    gradient, dx = pullback(dz)
+    other, other_dx = expected(dz)
+    assert z.tolist() == y.tolist() and dx().tolist() == other_dx().tolist()
+    assert nn.sgd_step(params, gradient, 0.1).layers[-1].activation is last.activation
+    assert [a.tolist() for a in nn.tree_leaves(gradient)] == [b.tolist() for b in nn.tree_leaves(other)]
+
+
+@pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+def test_extreme_logits_stay_finite(output, hidden):
+    random = np.random.default_rng(0)
+    scale = np.float32(1e4)
+    params = nn.init(0, (4, 3), [output])
+    params = nn.Params((nn.Dense(1e4 * np.eye(4, dtype=np.float32), f32(4), hidden), scale * params.layers[0]))
+    x = random.standard_normal((6, 4)).astype(np.float32)
+    y = np.eye(3)[random.integers(0, 3, 6)]
+    for sign in (1, -1):
+        value, gradient = nn.loss_and_grads(params, sign * x, y)
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in nn.tree_leaves(gradient))
+
+
+def test_a_class_that_is_masked_out_does_not_spoil_the_loss():
+    layer = nn.Dense(f32(4, 3), np.asarray([0, 0, -np.inf], np.float32), nn.softmax)
+    value, gradient = nn.loss_and_grads(layer, X, Y)
+    assert value == pytest.approx(np.log(2))
+    assert gradient.biases[2] == 0
+
+
+def test_the_accuracy_of_a_network_that_diverged_is_nan():
+    for params, y in ((PARAMS, Y), (SIGMOID, np.ones((5, 2)))):
+        assert np.isnan(nn.accuracy(params, np.nan * X, y))
+
+
+@pytest.mark.parametrize("hidden", [nn.tanh, nn.relu, nn.sigmoid, nn.softmax, nn.identity])
+@pytest.mark.parametrize("output", [nn.softmax, nn.sigmoid, nn.identity])
+def test_nan_in_nan_out(hidden, output):
+    params = nn.init(0, (4, 3, 2), (hidden, output))
+    x = np.where(np.arange(4) == 1, np.nan, X)
+    y = np.tile([1.0, 0.0], (5, 1))
+    assert np.isnan(nn.forward(params, x)).all() and np.isnan(nn.loss(params, x, y))
+    assert all(np.isnan(leaf).all() for leaf in nn.tree_leaves(nn.grads(params, x, y).layers[1]))
+    assert np.isnan(nn.grads(params, x, y).layers[0].weights).any()
+
+
+def test_predictions():
+    layer = nn.Dense(np.eye(2), np.zeros(2), nn.sigmoid)
+    x = np.asarray([[3.0, -3.0], [-1.0, 0.5]])
+    assert nn.predict(layer, x).tolist() == [[1, 0], [0, 1]]
+    assert nn.accuracy(layer, x, np.asarray([[1, 0], [1, 1]])) == 0.75
+    values = nn.Dense(np.eye(2), np.zeros(2), nn.identity)
+    assert nn.predict(values, x).tolist() == x.tolist()
+    soft = np.asarray([[0.6, 0.4], [0.9, 0.1]])
+    assert nn.accuracy(nn.Dense(np.eye(2), np.zeros(2), nn.softmax), x, soft) == 0.5
+
+
+@given(problems(outputs=(nn.softmax, nn.sigmoid)))
+def test_loss_and_accuracy_are_the_same_kind_of_thing(problem):
+    params = problem[0]
+    for value in (nn.loss(*problem), nn.accuracy(*problem), nn.global_norm(params), nn.vdot(params, params)):
+        assert type(value) is np.ndarray and value.shape == () and not value.flags.writeable
+        assert value.dtype == params.layers[0].weights.dtype
+        assert f"{value:.3f}" == f"{float(value):.3f}"
+
+
+@given(st.integers(1, 50), seeds, st.sampled_from([np.float16, np.float32, np.float64]))
+def test_a_distribution_in_any_float_is_accepted(k, seed, dtype):
+    random = np.random.default_rng(seed)
+    params = nn.init(seed, (3, k), [nn.softmax])
+    y = nn.softmax((5 * random.standard_normal((8, k))).astype(dtype))
+    x = random.standard_normal((8, 3))
+    assert np.isfinite(nn.loss(params, x, y))
+    assert 0 <= nn.accuracy(params, x, y) <= 1
+    if k > 1:
+        with pytest.raises(ValueError, match="not a distribution"):
+            nn.loss(params, x, y * dtype(1.05))
+        assert np.isfinite(nn.loss(params, x, (y * dtype(1.05)) / (y * dtype(1.05)).sum(axis=1, keepdims=True)))
+
+
+@given(st.integers(2, 50), seeds, st.sampled_from([np.float32, np.float64]))
+def test_rounding_at_the_ends_of_the_range_is_accepted(k, seed, dtype):
+    random = np.random.default_rng(seed)
+    shares = nn.softmax((5 * random.standard_normal((8, k))).astype(dtype))
+    shares[:, -1] = 1 - shares[:, :-1].sum(axis=1)  # may be just below 0
+    assert np.isfinite(nn.loss(nn.init(seed, (3, k), [nn.softmax]), np.ones((8, 3)), shares))
+    weights = random.random(k).astype(dtype)
+    mean = ((weights / weights.sum())[:, None] * np.ones((k, 8), dtype)).sum(axis=0)  # may be just above 1
+    assert np.isfinite(nn.loss(nn.init(seed, (3, 1), [nn.sigmoid]), np.ones((8, 3)), mean[:, None]))
+
+
+def test_one_half_is_not_above_one_half():
+    layer = nn.Dense(np.zeros((1, 2)), np.asarray([0.0, 0.1]), nn.sigmoid)
+    assert nn.predict(layer, np.ones((1, 1))).tolist() == [[0, 1]]

@@ -88,3 +88,8 @@ def test_every_link_of_the_reference_leads_somewhere(pages):
             target = posixpath.normpath(posixpath.join(posixpath.dirname(path), target)) if target else path
             assert target in anchors, f"{path} links to {link}"
             assert not anchor or anchor in anchors[target], f"{path} links to {link}"
+
+
+@pytest.mark.parametrize("name", ["Array", "Layer", "Seed", "Tree"])
+def test_help_says_what_the_annotations_are(name):
+    assert f"The annotation of a{'n' * (name == 'Array')} " in pydoc.render_doc(getattr(nn, name))

@@ -39,11 +39,7 @@ def test_warmup_cosine(step, warmup, peak, final):
 
 def test_schedules_take_arrays_of_steps():
     steps = np.arange(0, 130, 7)
-    for schedule in (
-        lambda s: nn.warmup_cosine(s, 0.5, 100, 10, 0.1),
-        lambda s: nn.exponential_decay(s, 0.5, 10, 0.9),
-        lambda s: nn.piecewise_constant(s, (1, 2, 3), (5, 70)),
-    ):
+    for schedule in SCHEDULES:
         np.testing.assert_allclose(schedule(steps), [schedule(int(s)) for s in steps], rtol=1e-14)
         assert not schedule(steps).flags.writeable
         params = nn.init(0, (3, 2), [nn.softmax])

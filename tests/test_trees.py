@@ -1,7 +1,6 @@
-"""Arithmetic on all arrays of a tree at once."""
+"""Functions on all arrays of a tree at once."""
 
 import re
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,12 +9,8 @@ from hypothesis import strategies as st
 
 import purenn as nn
 from purenn.trees import flatten, unflatten
-from tests.strategies import dtypes, networks, seeds
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
+from tests.strategies import NUMBERS, SETTINGS, dtypes, networks, seeds
+from tests.toys import Holder, Pair
 
 
 @given(networks())
@@ -49,12 +44,6 @@ def test_vdot_is_bilinear_and_gives_the_norm(params, seed):
     assert nn.vdot(2 * a + b, b) == pytest.approx(2 * nn.vdot(a, b) + nn.vdot(b, b), rel=1e-9, abs=1e-9)
     assert nn.vdot(nn.zeros_like(a), b) == 0
     assert nn.vdot(a, b) == pytest.approx(np.vdot(nn.ravel(a)[0], nn.ravel(b)[0]), rel=1e-9, abs=1e-9)
-
-
-@nn.record
-class Holder(nn.Vector):
-    parts: nn.Tree
-    name: str = "x"
 
 
 arrays = st.builds(
@@ -139,25 +128,15 @@ def test_dicts_are_trees_like_all_others(params, seed):
 
 @given(dtypes, st.sampled_from([np.float64(0.3), np.float32(0.3), np.asarray(0.3), 0.3, 1, True]))
 def test_no_number_changes_a_dtype(dtype, number):
-    params = nn.init(0, (3, 2), [nn.softmax], dtype)
-    half = number / 2
-    for tree in (
-        nn.sgd_step(params, params, number),
-        nn.momentum_step(params, params, params, number, momentum=half),
-        nn.adam_step(params, params, nn.adam_init(params), number, half, half, eps=number, weight_decay=number),
-        nn.clip_by_global_norm(params, half),
-        number * params,
-        params / number,
-        nn.forward(nn.Dropout(half, 1), params.layers[0].weights),
-    ):
+    params = nn.init(0, (3, 2), [nn.softmax], dtype).layers[0]
+    for name, call in (NUMBERS | SETTINGS).items():
+        tree = call(params, number / 2 if name in ("momentum", "beta1", "beta2", "rate") else number)
         leaves = [leaf for leaf in nn.tree_leaves(tree) if leaf.dtype != np.int64]
         assert {leaf.dtype for leaf in leaves} == {np.dtype(dtype)}
-        exact = nn.init(0, (3, 2), [nn.softmax], dtype)
-        assert params == exact
 
 
-@given(networks())
-def test_norms_and_products_are_read_only_0_d_arrays(params):
-    for value in (nn.global_norm(params), nn.vdot(params, params)):
-        assert type(value) is np.ndarray and value.shape == () and not value.flags.writeable
-        assert value.dtype == params.layers[0].weights.dtype
+def test_vectors_from_the_disk_are_unravelled_to_arrays(tmp_path):
+    vector, unravel = nn.ravel((np.eye(3), np.ones(3)))
+    np.save(tmp_path / "v.npy", vector)
+    for leaf in unravel(np.load(tmp_path / "v.npy", mmap_mode="r+")):
+        assert type(leaf) is np.ndarray and not leaf.flags.writeable

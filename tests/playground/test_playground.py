@@ -28,7 +28,7 @@ pytest.importorskip("pydantic", reason="needs the extra 'examples'")
 pytest.importorskip("httpx2", reason="needs the extra 'dev'")
 testclient = pytest.importorskip("starlette.testclient", reason="needs the extra 'examples'")
 
-PLAYGROUND = Path(__file__).parents[1] / "examples" / "playground"
+PLAYGROUND = Path(__file__).parents[2] / "examples" / "playground"
 DIGITS = nn.mnist.digits()
 
 
@@ -159,8 +159,9 @@ def test_no_command_changes_the_run_it_gets(server, runs, run):
     x = DIGITS.test_images[0].tolist()
     for command, arguments in [
         ("train", {}), ("pause", {}), ("one_step", {}), ("start_over", {"settings": {}}),
-        ("change", {"settings": {"widths": [16, 8], "lr": 1}}), ("branch_off", {"settings": {"widths": [16, 8]}, "when": [0, 2]}),
-        ("digit", {"number": 3, "wrong": True}), ("learn", {"x": x, "target": 3}), ("learn", {"x": x, "target": 3, "when": [0, 1]}),
+        ("change", {"settings": {"widths": [16, 8], "lr": 1}}),
+        ("branch_off", {"settings": {"widths": [16, 8]}, "when": [0, 2]}), ("digit", {"number": 3, "wrong": True}),
+        ("learn", {"x": x, "target": 3}), ("learn", {"x": x, "target": 3, "when": [0, 1]}),
         ("look", {"x": x, "target": 3, "unit": [0, 1]}), ("check", {"x": x, "target": 3, "unit": [0, 1], "weight": 20}),
     ]:  # fmt: skip
         _, reply = server.answer(run, json.dumps({"id": 1, "command": command, "arguments": arguments}))
@@ -311,8 +312,11 @@ def test_training_stops_when_the_loss_is_not_finite(server, runs):
         ('{"id": 1, "command": "train", "arguments": {"run": 1}}', "multiple values"),
         ('{"id": 1, "command": "train", "arguments": {"lr": 1}}', "lr: Unexpected keyword argument"),
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": NaN}}}', "lr: Input should be a finite"),
-        ('{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": 0}}}', "lr: Input should be greater than 0"),
-        ('{"id": 1, "command": "start_over", "arguments": {"settings": {"widths": [1, 257]}}}', "widths: 1: Input should"),
+        ('{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": 0}}}', "lr: Input should be greater"),
+        (
+            '{"id": 1, "command": "start_over", "arguments": {"settings": {"widths": [1, 257]}}}',
+            "widths: 1: Input should",
+        ),
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"widths": [1]}}}', "widths: 1: Field required"),
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"data": "faces"}}}', "data: Input should be"),
         ('{"id": 1, "command": "change", "arguments": {"settings": {"widths": [9, 9]}}}', "'Start over'"),
@@ -388,7 +392,8 @@ def test_the_server_gives_the_page_and_lets_nothing_in_from_elsewhere(client):
 @pytest.mark.parametrize(
     "headers",
     [
-        {"host": "evil.example:8000"}, {"host": ""}, {"host": "127.0.0.1.evil.example"}, {"origin": "http://evil.example"},
+        {"host": "evil.example:8000"}, {"host": ""}, {"host": "127.0.0.1.evil.example"},
+        {"origin": "http://evil.example"},
         {"origin": "null"}, {"origin": "http://127.0.0.1:8001"}, {"origin": "https://127.0.0.1:8000"},
     ],
 )  # fmt: skip
@@ -760,7 +765,8 @@ def test_page_fits_the_screen_and_names_every_control(browser, address, width, s
     wait(page, "look")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     unnamed = """[...document.querySelectorAll("button, input, select, [tabindex='0']")].filter((control) =>
-        !(control.ariaLabel || control.getAttribute("aria-label") || control.labels?.length || control.innerText.trim()))
+        !(control.ariaLabel || control.getAttribute("aria-label") || control.labels?.length
+          || control.innerText.trim()))
         .map((control) => control.outerHTML)"""
     assert page.evaluate(unnamed) == []
     page.close()

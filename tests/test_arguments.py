@@ -1,0 +1,52 @@
+"""Arguments: numbers and seeds, and the errors for what is neither."""
+
+import numpy as np
+import pytest
+
+import purenn as nn
+from tests.strategies import NUMBERS, SETTINGS
+from tests.toys import DENSE, PARAMS, X, Y
+
+BELOW_1 = (-0.1, 1, 1.5)
+OUT_OF_RANGE = {"momentum": BELOW_1, "beta1": BELOW_1, "beta2": BELOW_1, "rate": BELOW_1, "decay_rate": (0, -0.5)}
+OUT_OF_RANGE |= dict.fromkeys(("eps", "weight_decay", "max_norm"), (-1,))
+NO_NUMBERS = ("0.1", None, 1j, np.complex64(1), np.ones(2), np.asarray("ab"), np.asarray([None]), np.ma.masked)
+
+
+@pytest.mark.parametrize("name", NUMBERS | SETTINGS)
+def test_numbers_are_real_finite_and_in_their_range(name):
+    call = (NUMBERS | SETTINGS)[name]
+    for number in NO_NUMBERS:
+        with pytest.raises(TypeError, match=f"{name} must be a number, not "):
+            call(DENSE, number)
+    for number in (np.nan, np.float32("inf"), -(10**400)):
+        with pytest.raises(ValueError, match=f"{name} is (nan|inf), but must be a finite number"):
+            call(DENSE, number)
+    for number in OUT_OF_RANGE.get(name, ()):
+        with pytest.raises(ValueError, match=f"{name} is {float(number)}, but must be (positive|at least 0)"):
+            call(DENSE, number)
+
+
+@pytest.mark.parametrize("seed", [-1, (0, -1), 0.5, (), "x", [1, 2], np.ones(2), None])
+def test_seeds_are_ints_of_at_least_0(seed):
+    calls = [lambda: nn.init(seed, (4, 2), [nn.tanh]), lambda: nn.seeded(PARAMS, seed)]
+    for call in [*calls, lambda: next(nn.batches(seed, X, Y))][: 2 if seed is None else 3]:
+        with pytest.raises(ValueError, match=r"seed is .*, but must be an int >= 0, or a tuple of such ints") as info:
+            call()
+        assert ("purenn.seeded takes a key" in str(info.value)) == isinstance(seed, np.ndarray)
+
+
+def test_bfloat16_of_numpy_is_named_and_converts():
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="comes with JAX").bfloat16
+    x = X.astype(bfloat16)
+    with pytest.raises(TypeError, match=r"x is bf16\[5,4\], but must hold floats: x.astype\(np.float32\)"):
+        nn.forward(PARAMS, x)
+    nn.forward(PARAMS, x.astype(np.float32))
+
+
+def test_seeds_are_all_different():
+    x = np.arange(100)
+    seeds = [0, 1, (0, 1), (1, 0), (0, 0), (1, 0, 0), 2**40, np.int64(7)]
+    orders = {next(nn.batches(seed, x, x, 100))[1].tobytes() for seed in seeds}
+    assert len(orders) == len(seeds)
+    assert next(nn.batches(7, x, x, 100))[1].tobytes() in orders
