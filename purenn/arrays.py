@@ -97,7 +97,7 @@ def read_only(value: Any) -> Any:
     An array that its owner has locked counts as read-only; NumPy cannot tell whether other views of it can be written.
     Arrays of other libraries, and what is not an array, are returned as they are.
     """
-    if not is_numpy(value):
+    if not isinstance(value, (np.ndarray, np.generic)):
         return value
     if type(value) is np.ndarray and not value.flags.writeable:
         owner = value.base if isinstance(value.base, np.ndarray) else value  # of the memory, also for views of views

@@ -13,7 +13,7 @@ from purenn.activations import Activation
 from purenn.arguments import brief, check_floats, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
 from purenn.records import Vector, is_record, record
-from purenn.trees import Layer, flatten, like, zeros_like
+from purenn.trees import Layer, flatten, has_arrays, like, zeros_like
 
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -374,27 +374,27 @@ def network_vjp(network: Params, x: Array, last: Callable[..., Any] = vjp) -> tu
             raise
         outputs.append(x)
         pullbacks.append(pullback)
-    first = next((number for number, layer in enumerate(network.layers) if flatten(layer)[0]), 0)  # one with arrays
+    first = 0  # the first layer with arrays: no gradient flows further down, unless dx is called
+    while first < len(pullbacks) - 1 and not has_arrays(network.layers[first]):
+        first += 1
 
     def network_pullback(dy: Array) -> _Gradients:
-        gradients, dx = _chained(pullbacks[first:], dy)
-        for pullback, y in zip(reversed(pullbacks[:first]), reversed(outputs[:first]), strict=True):
-            gradients.append(pullback(zeros_like(y))[0])  # no gradient flows down here, unless dx is called
+        gradient, dx = pullbacks[-1](dy)
+        gradients = [gradient]
+        for pullback in reversed(pullbacks[first:-1]):
+            dy = dx()
+            del dx  # frees the arrays of the layer above
+            gradient, dx = pullback(dy)
+            gradients.append(gradient)
+        for number in reversed(range(first)):
+            gradients.append(pullbacks[number](zeros_like(outputs[number]))[0])
 
         def network_dx() -> Array:
-            return read_only(_chained(pullbacks[:first], dx())[1]())
+            below = dx()
+            for pullback in reversed(pullbacks[:first]):
+                below = pullback(below)[1]()
+            return read_only(below)
 
         return like(network, layers=tuple(reversed(gradients))), network_dx
 
     return read_only(x), network_pullback
-
-
-def _chained(pullbacks: list[Pullback], dy: Array) -> tuple[list[Any], Callable[[], Array]]:
-    """Pull a gradient back through layers, one after the other; return their gradients, the last first, and ``dx``."""
-    gradients, dx = list[Any](), cast("Any", lambda: dy)
-    for pullback in reversed(pullbacks):
-        dy = dx()
-        del dx  # frees the arrays of the layer above
-        gradient, dx = pullback(dy)
-        gradients.append(gradient)
-    return gradients, dx

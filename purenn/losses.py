@@ -7,6 +7,7 @@ before its activation, is ``(prediction - target) / n``, and every backward pass
 a probability.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -85,14 +86,9 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     >>> gradient.weights
     array([[1.]])
     """
-    return checked(_logits_rule, params, x)
-
-
-def _logits_rule(layer: Any, x: Array) -> tuple[Array, Pullback]:
-    """Do what the layer's own rule does, up to the logits."""
-    if vjp.dispatch(type(layer)) is network_vjp:
-        return network_vjp(layer, x, last=logits_vjp)
-    return dense_vjp(output_layer(layer), x, identity)
+    if vjp.dispatch(type(params)) is network_vjp:
+        return checked(functools.partial(network_vjp, last=logits_vjp), params, x)
+    return checked(functools.partial(dense_vjp, activation=identity), output_layer(params), x)
 
 
 def output_layer(params: Any) -> Dense:

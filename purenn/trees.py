@@ -131,6 +131,12 @@ def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: list[Any]) -> N
             _flatten(children, leaves, structure)
 
 
+def has_arrays(tree: Any) -> bool:
+    """Whether a tree has a leaf."""
+    kind = kinds[type(tree)]
+    return kind is None or any(map(has_arrays, kind.open(tree)[1]))
+
+
 def unflatten(structure: list[Any], leaves: Sequence[Any]) -> Any:
     """Return the tree of a structure and its leaves, taken as they are: nothing is validated, converted, or copied."""
     leaf = list(leaves).pop
