@@ -99,9 +99,8 @@ def sigmoid(z: Array) -> Array:
 
     Derivative: ``sigmoid(z) (1 - sigmoid(z))`` (Bishop 2006, equation 4.88).
     """
-    xp = namespace(z)
-    minus = xp.minimum(z, -z)  # -|z|, but with the derivative 0 at 0, also for jax.grad
-    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(minus))
+    xp = namespace(z)  # min(z, -z) is -|z|, but with the derivative 0 at 0, also for jax.grad
+    return xp.exp(xp.minimum(z, 0)) / (1 + xp.exp(xp.minimum(z, -z)))
 
 
 def _leaky_relu_pullback(z: Array, y: Array, dy: Array) -> Array:

@@ -57,28 +57,23 @@ def check_number(name: str, value: Any, least: float = -math.inf, below: float =
     """
     if type(value) is float and -math.inf < value and least <= value < below:  # almost always
         return value
-    value = as_float(value)
-    if type(value) is not float:
+    if type(value) is np.ndarray and value.ndim == 0 and value.dtype.kind in "biuf":
+        value = value.item()
+    if not isinstance(value, numbers.Real):
         if not is_array(value) or is_numpy(value) or value.ndim != 0:
             raise TypeError(f"{name} must be a number, not {brief(value)}")
         check_real(value, name)
         return value
+    try:
+        value = float(value)
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be a finite number")
     if not least <= value < below:
         limit = f" and below {below}" if below < math.inf else ""
         raise ValueError(f"{name} is {value}, but must be at least {least}{limit}")
     return value
-
-
-def as_float(value: Any) -> Any:
-    """Return a real number of Python or NumPy as a float; return anything else as it is."""
-    if type(value) is np.ndarray and value.ndim == 0 and value.dtype.kind in "biuf":
-        value = value.item()
-    try:
-        return float(value) if isinstance(value, numbers.Real) else value
-    except OverflowError:
-        return math.inf
 
 
 def as_int(name: str, value: Any, least: float = -math.inf) -> int:

@@ -48,8 +48,8 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     >>> [yb for xb, yb in nn.batches(None, np.zeros((5, 3)), np.arange(5), batch_size=2, drop_last=True)]
     [array([0, 1]), array([2, 3])]
     """
-    arrays, structure = flatten({"x": x, "y": y})
-    named = dict(zip(leaf_paths(structure), arrays, strict=True))
+    arrays, structure = flatten((x, y))
+    named = dict(zip(leaf_paths(flatten({"x": x, "y": y})[1]), arrays, strict=True))
     for name, array in named.items():
         namespace(array, name.rpartition(".")[0] or name)  # raises TypeError
     lengths = {array.shape[:1] for array in arrays}
@@ -60,8 +60,7 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     ((n,),) = lengths
     order = np.arange(n) if seed is None else generator(seed).permutation(n)
     parts = (order[k : k + batch_size] for k in range(0, n - n % batch_size if drop_last else n, batch_size))
-    trees = (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)
-    return ((tree["x"], tree["y"]) for tree in trees)
+    return (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)
 
 
 def _rows(array: Array, numbers: Array) -> Array:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from purenn import trees
 from purenn.activations import Activation
@@ -11,9 +11,7 @@ from purenn.arguments import check_floats, check_real, describe, generator
 from purenn.arrays import Array, astype, is_float, namespace
 from purenn.dropout import seeded
 from purenn.layers import forward, vjp
-from purenn.trees import Tree, aligned, flatten, leaf_paths, namespace_of, ravel, tree_map, unflatten
-
-T = TypeVar("T")
+from purenn.trees import T, Tree, aligned, flatten, leaf_paths, namespace_of, ravel, tree_map, unflatten
 
 STEP = sys.float_info.epsilon ** (1 / 3)  # balances rounding and truncation in a central difference
 
@@ -62,11 +60,9 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
             raise ValueError(f"f returned {describe(number)}, but must return a number")
         return xp.astype(number, xp.float64)
 
-    steps = STEP * xp.maximum(xp.abs(vector), 1)
-    quotients = []
-    for entry in range(vector.shape[0]):
-        step = xp.where(xp.arange(vector.shape[0]) == entry, steps, 0)
-        quotients.append((value(vector + step) - value(vector - step)) / (2 * xp.sum(step)))
+    sizes, entries = STEP * xp.maximum(xp.abs(vector), 1), xp.arange(vector.shape[0])
+    steps = (xp.where(entries == entry, sizes, 0) for entry in range(vector.shape[0]))
+    quotients = [(value(vector + step) - value(vector - step)) / (2 * xp.sum(step)) for step in steps]
     return tree_map(lambda p, g: xp.astype(g, p.dtype), tree, unravel(xp.stack(quotients)))
 
 

@@ -169,11 +169,9 @@ def _replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(new, target)
         if directory is not None:
             os.fsync(directory)  # then the name is on the disk, too
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
     finally:
+        with contextlib.suppress(OSError):
+            os.unlink(new)  # unless it has taken the place
         if directory is not None:
             os.close(directory)
 

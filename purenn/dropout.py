@@ -3,18 +3,16 @@
 It is registered like your own layers; no other rule depends on it.
 """
 
-from functools import singledispatch
-from typing import Any, TypeVar, cast
+import functools
+from typing import Any, cast
 
 import attrs
 
-from purenn.arguments import as_float, as_seed, check_floats, check_number, generator
+from purenn.arguments import as_seed, check_floats, check_number, generator
 from purenn.arrays import Array, Seed, astype, lock_in_place, namespace
 from purenn.layers import Pullback, vjp
 from purenn.records import is_record, record
-from purenn.trees import fields_of, kinds
-
-L = TypeVar("L")
+from purenn.trees import T, fields_of, kinds
 
 
 def _check_rate(layer: Any, field: Any, rate: Any) -> None:
@@ -50,7 +48,7 @@ class Dropout:
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float = attrs.field(converter=as_float, validator=_check_rate)
+    rate: float = attrs.field(converter=functools.partial(check_number, "rate"), validator=_check_rate)
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -62,31 +60,23 @@ class Dropout:
 def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
     check_floats(x)
     scale = 1.0 if layer.seed is None else astype(uniform(layer.seed, x) >= layer.rate, x.dtype) / (1 - layer.rate)
-    y = lock_in_place(x * scale)
-
-    def dropout_pullback(dy: Array) -> Any:
-        def dx() -> Array:
-            return lock_in_place(dy * scale)
-
-        return Dropout(layer.rate), dx
-
-    return y, dropout_pullback
+    return lock_in_place(x * scale), lambda dy: (Dropout(layer.rate), lambda: lock_in_place(dy * scale))
 
 
-@singledispatch
+@functools.singledispatch
 def uniform(seed: Any, x: Array) -> Array:
     """Return float32 numbers in [0, 1) of the shape of ``x``, from the seed alone. ``purenn.jax`` adds JAX keys."""
     return namespace(x).asarray(generator(seed).random(x.shape, dtype="float32"))
 
 
-@singledispatch
+@functools.singledispatch
 def seed_at(seed: Any, path: tuple[int, ...]) -> Any:
     """Return the seed of the record at a place in a network; ValueError if the seed is not valid."""
     ints = as_seed(seed)
     return (*ints, *path) if path else seed
 
 
-def seeded(layer: L, seed: Seed | Array) -> L:
+def seeded(layer: T, seed: Seed | Array) -> T:
     """Return a copy of a layer or network in which each record with a field ``seed`` has a seed.
 
     Each record gets a seed of its own: the given seed, followed by the place of the record in the network. A training
@@ -118,7 +108,7 @@ def seeded(layer: L, seed: Seed | Array) -> L:
         Dropout(rate=0.5, seed=(0, 7, 0, 1)),
     ))
     """
-    return cast("L", _seeded(layer, seed_at(seed, ()), ()))
+    return cast("T", _seeded(layer, seed_at(seed, ()), ()))
 
 
 def _seeded(layer: Any, seed: Any, path: tuple[int, ...]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from purenn.activations import Activation
 from purenn.arrays import Array, is_array, is_float, namespace
 from purenn.layers import dense_vjp, network_vjp, vjp
-from purenn.losses import compared, logits, logits_vjp
+from purenn.losses import logits, logits_vjp, output_of, targeted
 from purenn.records import record
 from purenn.trees import Layer, Tree, flatten, global_norm, like
 
@@ -89,23 +89,24 @@ def inspect(params: Layer, x: Tree | None = None, y: Array | None = None) -> Ins
         vjp(params, x)  # raises TypeError
     if x is None and y is not None:
         raise TypeError("y was given without x; inspect(params, x, y) takes both")
-    last, dz, loss = params, None, None
-    while vjp.dispatch(type(last)) is network_vjp:
-        last = last.layers[-1]
-    is_dense = vjp.dispatch(type(last)) is dense_vjp
-    z, back = _traced(params, "", x, logits_vjp if is_dense else vjp)
+    dz, loss = None, None
+    z, back = _traced(params, "", x, is_last=True)
     if y is not None:
-        batch = compared(params, z, y, None)
+        batch = targeted(output_of(params), z, y, None)
         dz, loss = batch.gradient(), batch.loss()
-    rows = back(dz)[0][params is not last :]  # the network itself is not a row
-    if is_dense and x is not None:
+    rows = back(dz)[0]
+    last = rows[-1].layer
+    if vjp.dispatch(type(last)) is dense_vjp and x is not None:
         rows.append(Row("prediction", last.activation, z, last.activation.function(z), dz))
-    return Inspection(tuple(rows), loss)
+    return Inspection(tuple(rows[params is not last :]), loss)  # the network itself is not a row
 
 
-def _traced(layer: Any, path: str, x: Any, rule: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Apply a layer; return its output, and the function ``dy -> (rows, gradient, dx)``. Values may be None."""
+def _traced(layer: Any, path: str, x: Any, is_last: bool) -> tuple[Any, Callable[[Any], Any]]:
+    """Apply a layer, the last one up to its logits; return its output, and the function ``dy -> (rows, gradient, dx)``.
+    Values may be None.
+    """
     if vjp.dispatch(type(layer)) is not network_vjp:
+        rule = logits_vjp if is_last and vjp.dispatch(type(layer)) is dense_vjp else vjp
         try:
             y, pullback = (None, None) if x is None else rule(layer, x)
         except (TypeError, ValueError) as error:
@@ -120,8 +121,8 @@ def _traced(layer: Any, path: str, x: Any, rule: Any) -> tuple[Any, Callable[[An
 
     y, parts = x, []
     for number, part in enumerate(layer.layers):
-        inner = rule if number == len(layer.layers) - 1 else vjp
-        y, part_back = _traced(part, f"{path}{'.' * bool(path)}layers.{number}", y, inner)
+        is_inner_last = is_last and number == len(layer.layers) - 1
+        y, part_back = _traced(part, f"{path}{'.' * bool(path)}layers.{number}", y, is_inner_last)
         parts.append((part_back, is_float(y)))
 
     def network_back(dy: Any) -> Any:
@@ -191,8 +192,7 @@ def summary(inspection: Inspection) -> str:
     for row in reversed(rows):
         at = "the logits" if row.path == "prediction" else f"the output of {row.path or 'the layer'}"
         places += [(f"the gradient at {at}", row.output_gradient), (f"the gradient of {row.path}", row.gradient)]
-    counts = ((place, not_finite(tree), size(tree)) for place, tree in places)
-    first = next((f"{place}: {bad:,} of {size:,}" for place, bad, size in counts if bad), "none")
+    first = next((f"{at}: {not_finite(tree):,} of {size(tree):,}" for at, tree in places if not_finite(tree)), "none")
     loss = "" if inspection.loss is None else f"loss {inspection.loss:.4g}; "
     return f"{sum(size(row.layer) for row in rows):,} parameters; {loss}first values that are not finite: {first}"
 

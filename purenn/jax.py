@@ -14,7 +14,6 @@ Params(layers=(
 """
 
 import functools
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -34,17 +33,11 @@ def _register(cls: Any) -> None:
     kind: Any = kinds[cls]
     keys = list(map(jax.tree_util.GetAttrKey, kind.fields))
 
-    def flatten(record: Any) -> Any:
-        return kind.open(record)[::-1]
-
     def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], Any]:
         statics, trees = kind.open(record)
         return list(zip(keys, trees, strict=True)), statics
 
-    def unflatten(statics: Any, trees: Iterable[Any]) -> Any:
-        return kind.build(statics, tuple(trees))
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, kind.build, lambda record: kind.open(record)[::-1])
 
 
 for_every_record(_register)
@@ -57,10 +50,9 @@ class Key:
     key: Any
 
 
+@seed_at.register(jax.Array | jax.core.Tracer | Key)
 def _seed_at(seed: Any, path: tuple[int, ...]) -> Key:
     return Key(functools.reduce(jax.random.fold_in, path, getattr(seed, "key", seed)))
 
 
-for cls in (jax.Array, jax.core.Tracer, Key):
-    seed_at.register(cls, _seed_at)
 uniform.register(Key, lambda seed, x: jax.random.uniform(seed.key, x.shape))

@@ -13,20 +13,20 @@ from purenn.activations import Activation
 from purenn.arguments import brief, check_floats, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
 from purenn.records import Vector, is_record, record
-from purenn.trees import Layer, flatten, has_arrays, like, zeros_like
+from purenn.trees import Layer, flatten, has_arrays, like
 
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 # Inner functions evaluate their annotations at every call; a name is cheap.
-_Gradients: TypeAlias = tuple[Any, Callable[[], Array]]
+GradientAndDx: TypeAlias = tuple[Any, Callable[[], Array]]
 
 
 class Pullback(Protocol):
     """What ``vjp`` returns beside the output."""
 
-    def __call__(self, dy: Array, /) -> _Gradients:
+    def __call__(self, dy: Array, /) -> GradientAndDx:
         """Return the gradient with respect to the layer, and a function that returns that with respect to ``x``."""
 
 
@@ -43,15 +43,11 @@ class Door(Protocol[R_co]):
         """Return the rule of a class."""
 
 
-def _door(default: Callable[[Any, Any], Any]) -> Callable[[Callable[[Layer, Array], R_co]], Door[R_co]]:
+def _door(default: Callable[[Any, Any], Any], function: Callable[[Layer, Array], R_co]) -> Door[R_co]:
     """Give a function the ``register`` and ``dispatch`` of ``functools.singledispatch``, and a rule for ``object``."""
     rules = functools.singledispatch(default)
-
-    def open_to_rules(function: Any) -> Door[R_co]:
-        function.register, function.dispatch = rules.register, rules.dispatch
-        return cast("Door[R_co]", function)
-
-    return open_to_rules
+    vars(function).update(register=rules.register, dispatch=rules.dispatch)
+    return cast("Door[R_co]", function)
 
 
 @record
@@ -88,9 +84,8 @@ class Dense(Vector):
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.activation, Activation):
             raise TypeError(f"activation is {brief(self.activation)}, but must be an Activation such as purenn.relu")
-        weights, biases = self.weights, self.biases
-        if weights.ndim != 2 or weights.shape[1:] != biases.shape or 0 in weights.shape:
-            given = f"weights are {describe(weights)} and biases {describe(biases)}"
+        if self.weights.ndim != 2 or self.weights.shape[1:] != self.biases.shape or 0 in self.weights.shape:
+            given = f"weights are {describe(self.weights)} and biases {describe(self.biases)}"
             raise ValueError(f"{given}, but must have the shapes (fan_in, fan_out) and (fan_out,), and no size 0")
         _check_dtypes(self)
 
@@ -171,14 +166,14 @@ def _check_dtypes(layer: Layer) -> None:
             raise TypeError(f"{type(layer).__name__} has the arrays {', '.join(map(describe, parameters))}, but {rule}")
 
 
-# The door of rules: what a rule must keep is checked here, for every rule, and nowhere else
+# One door for all rules: it checks what a rule returns, so that a rule is only its formula
 
 
 def _no_rule(layer: Any, x: Any) -> Any:
     raise TypeError(f"vjp has no rule for {type_name(layer)}; purenn.vjp.register adds one for a record class")
 
 
-@_door(_no_rule)
+@functools.partial(_door, _no_rule)
 def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     """Apply a layer or a network to a batch; return the output and its pullback (vector-Jacobian product).
 
@@ -223,32 +218,31 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
 
 
 def checked(rule: Callable[..., Any], layer: Any, x: Any) -> tuple[Any, Pullback]:
-    """Apply a rule, and check what it returns; ``dy``, and what the pullback returns, are checked in every call."""
+    """Apply a rule, and check its result. Each call of the pullback checks ``dy``, and the gradient and ``dx``."""
     result = rule(layer, x)
     if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-        raise _broken(rule, layer, "rule", result, "a pair (y, pullback): an array and a function")
+        raise _rule_error(rule, layer, "rule", result, "a pair (y, pullback): an array and a function")
     y, pullback = result
     if not (hasattr(y, "shape") and y.shape[:1] == getattr(x, "shape", y.shape)[:1]):  # x may be a tree
-        raise _broken(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
+        raise _rule_error(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
 
-    def checked_pullback(dy: Array) -> _Gradients:
+    def checked_pullback(dy: Array) -> GradientAndDx:
         if not (type(dy) is type(y) and dy.shape == y.shape and dy.dtype == y.dtype):
-            dy = _fitted(dy, y)
-        result = pullback(dy)
-        is_pair = isinstance(result, tuple) and len(result) == 2
-        if not (is_pair and isinstance(result[0], type(layer)) and callable(result[1])):
+            dy = _checked_dy(dy, y)
+        pair = pullback(dy)
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], type(layer)) and callable(pair[1])):
             expected = f"a pair (gradient, dx): a {type(layer).__name__} and a function"
-            raise _broken(rule, layer, "pullback", result, expected)
-        return result  # type: ignore[no-any-return]
+            raise _rule_error(rule, layer, "pullback", pair, expected)
+        return pair
 
     return y, checked_pullback
 
 
-def _first_half(layer: Any, x: Any) -> Any:
+def _output_of_vjp(layer: Any, x: Any) -> Any:
     return vjp(layer, x)[0]
 
 
-@_door(_first_half)
+@functools.partial(_door, _output_of_vjp)
 def forward(layer: Layer, x: Array) -> Array:
     """Apply a layer or a network to a batch, and return its output, ``(n, fan_out)``.
 
@@ -277,57 +271,64 @@ def forward(layer: Layer, x: Array) -> Array:
     array([[0.5, 0.5]], dtype=float32)
     """
     rule = forward.dispatch(type(layer))
+    if rule is _output_of_vjp:
+        rule = _HALVES.get(vjp.dispatch(type(layer)), rule)
     y = rule(layer, x)
     if not (hasattr(y, "shape") and y.shape[:1] == getattr(x, "shape", y.shape)[:1]):
-        raise _broken(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
+        raise _rule_error(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
     return y
 
 
-def _fitted(dy: Array, y: Array) -> Array:
+def _checked_dy(dy: Array, y: Array) -> Array:
     """Check that a gradient has the shape of its output, and return it in the dtype of the output."""
     if not is_float(y):
         return dy  # there is no gradient at integers
     namespace(dy, "dy")
     if dy.shape != y.shape:
         raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
-    check_floats(dy, "dy")
-    return astype(dy, y.dtype)
+    if dy.dtype != y.dtype:
+        check_floats(dy, "dy")
+        dy = astype(dy, y.dtype)
+    return dy
 
 
-def _broken(rule: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
+def _rule_error(rule: Any, layer: Layer, what: str, result: Any, expected: str) -> TypeError:
     """Return the error that names a layer, its rule, the rule's result, and what it must return."""
     names = f"{type(layer).__name__} ({getattr(rule, '__name__', 'unnamed')})"
     return TypeError(f"the {what} of {names} returned {brief(result)}, but must return {expected}")
 
 
-# Dense: an affine map and an activation
+# Dense: an affine map, then an activation
 
 
-@forward.register
-def dense_forward(layer: Dense, x: Array) -> Array:
-    """Apply a dense layer."""
-    return lock_in_place(layer.activation.function(pre_activations(layer, x)[1]))
+def _dense_forward(layer: Dense, x: Array) -> Array:
+    return lock_in_place(layer.activation.function(affine(layer, x)[1]))
 
 
 @vjp.register
-def dense_vjp(layer: Dense, x: Array, activation: Activation | None = None) -> tuple[Array, Pullback]:
-    """Apply a dense layer, with its own activation or a given one: with ``identity``, the output is the logits."""
-    f = layer.activation if activation is None else activation
-    x, z = pre_activations(layer, x)
-    y = lock_in_place(f.function(lock_in_place(z)))
+def dense_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
+    """Apply a dense layer."""
+    z, affine_pullback = affine_vjp(layer, x)
+    y = lock_in_place(layer.activation.function(z))
 
-    def dense_pullback(dy: Array) -> _Gradients:
-        dz = f.pullback(z, y, dy)
-
-        def dx() -> Array:
-            return lock_in_place(dz @ layer.weights.T)
-
-        return like(layer, weights=lock_in_place(x.T @ dz), biases=lock_in_place(sum_over(dz, axis=0))), dx
+    def dense_pullback(dy: Array) -> GradientAndDx:
+        return affine_pullback(layer.activation.pullback(z, y, dy))
 
     return y, dense_pullback
 
 
-def pre_activations(layer: Dense, x: Array) -> tuple[Array, Array]:
+def affine_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
+    """Apply a dense layer without its activation: the output is the pre-activations."""
+    x, z = affine(layer, x)
+
+    def affine_pullback(dz: Array) -> GradientAndDx:
+        gradient = like(layer, weights=lock_in_place(x.T @ dz), biases=lock_in_place(sum_over(dz, axis=0)))
+        return gradient, lambda: lock_in_place(dz @ layer.weights.T)
+
+    return lock_in_place(z), affine_pullback
+
+
+def affine(layer: Dense, x: Array) -> tuple[Array, Array]:
     """Return a batch in the dtype of the layer, and ``x @ weights + biases``; raise if it does not fit the layer."""
     weights = layer.weights
     if not (type(x) is type(weights) and x.dtype == weights.dtype and x.shape[1:] == weights.shape[:1]):
@@ -343,58 +344,82 @@ def _checked_batch(layer: Dense, x: Array) -> Array:
         raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); {way_out}")
     if x.shape[1] != layer.fan_in:
         raise ValueError(f"x has {x.shape[1]} features, but the layer takes {layer.fan_in}")
-    check_floats(x, "x", "; pixels also / 255, other numbers normalized")
-    return x if x.dtype == layer.weights.dtype else astype(x, layer.weights.dtype)
+    if x.dtype != layer.weights.dtype:
+        check_floats(x, "x", "; pixels also / 255, other numbers normalized")
+        x = astype(x, layer.weights.dtype)
+    return x
 
 
 # Params: the chain rule
 
 
-@forward.register
-def network_forward(network: Params, x: Array, last: Callable[[Layer, Array], Array] = forward) -> Array:
-    """Apply the layers of a network, ``last`` to the last of them."""
-    for number, layer in enumerate(network.layers, start=1):
-        try:
-            x = (last if number == len(network.layers) else forward)(layer, x)
+def _network_forward(network: Params, x: Array) -> Array:
+    for number, layer in enumerate(network.layers):
+        try:  # as `applied` does: a network that only predicts makes few calls
+            x = forward(layer, x)
         except (TypeError, ValueError) as error:
-            error.add_note(f"in layer {number}, {type(layer).__name__}")
+            error.add_note(f"in layer {number + 1}, {type(layer).__name__}")
             raise
     return read_only(x)
 
 
 @vjp.register
-def network_vjp(network: Params, x: Array, last: Callable[..., Any] = vjp) -> tuple[Array, Pullback]:
-    """Apply the layers of a network, ``last`` to the last of them; the pullback applies the chain rule."""
+def network_vjp(network: Params, x: Array) -> tuple[Array, Pullback]:
+    """Apply the layers of a network, one after the other."""
+    y, pullback = chained(network, x, len(network.layers))
+
+    def network_pullback(dy: Array) -> GradientAndDx:
+        gradients, dx = pullback(lambda: dy)
+        return like(network, layers=gradients), dx
+
+    return read_only(y), network_pullback
+
+
+def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[..., Any]]:
+    """Apply the first layers of a network, ``count`` of them; return the output, and a pullback by the chain rule.
+
+    The pullback takes the function that gives ``dy``; it returns the gradients of the layers, and ``dx``.
+    """
     outputs, pullbacks = [], []
-    for number, layer in enumerate(network.layers, start=1):
-        try:
-            x, pullback = (last if number == len(network.layers) else vjp)(layer, x)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in layer {number}, {type(layer).__name__}")
-            raise
+    for number in range(count):
+        x, pullback = applied(vjp, network, number, x)
         outputs.append(x)
         pullbacks.append(pullback)
-    first = 0  # the first layer with arrays: no gradient flows further down, unless dx is called
-    while first < len(pullbacks) - 1 and not has_arrays(network.layers[first]):
+    first = 0  # the first layer with arrays: those below need no gradient at their output, unless dx is called
+    while first < count and not has_arrays(network.layers[first]):
         first += 1
 
-    def network_pullback(dy: Array) -> _Gradients:
-        gradient, dx = pullbacks[-1](dy)
-        gradients = [gradient]
-        for pullback in reversed(pullbacks[first:-1]):
+    def chained_pullback(dx: Callable[[], Array]) -> tuple[tuple[Any, ...], Callable[[], Array]]:
+        gradients = []
+        for pullback in reversed(pullbacks[first:]):
             dy = dx()
-            del dx  # frees the arrays of the layer above
+            del dx  # frees what only dx holds
             gradient, dx = pullback(dy)
             gradients.append(gradient)
-        for number in reversed(range(first)):
-            gradients.append(pullbacks[number](zeros_like(outputs[number]))[0])
+        for pullback, y in zip(reversed(pullbacks[:first]), reversed(outputs[:first]), strict=True):
+            xp = namespace(y)
+            zeros = xp.broadcast_to(xp.zeros((), dtype=y.dtype), y.shape)  # take no memory
+            gradients.append(pullback(zeros)[0])
 
-        def network_dx() -> Array:
-            below = dx()
+        def below() -> Array:
+            dy = dx()
             for pullback in reversed(pullbacks[:first]):
-                below = pullback(below)[1]()
-            return read_only(below)
+                dy = pullback(dy)[1]()
+            return read_only(dy)
 
-        return like(network, layers=tuple(reversed(gradients))), network_dx
+        return tuple(reversed(gradients)), below
 
-    return read_only(x), network_pullback
+    return x, chained_pullback
+
+
+def applied(rule: Callable[[Layer, Array], Any], network: Params, number: int, x: Array) -> Any:
+    """Apply a rule to a layer of a network; an error notes which layer it was."""
+    layer = network.layers[number]
+    try:
+        return rule(layer, x)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in layer {number + 1}, {type(layer).__name__}")
+        raise
+
+
+_HALVES: dict[Any, Any] = {dense_vjp: _dense_forward, network_vjp: _network_forward}  # rules without their pullbacks

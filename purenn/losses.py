@@ -7,28 +7,16 @@ before its activation, is ``(prediction - target) / n``, and every backward pass
 a probability.
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from purenn import layers
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arguments import as_floats, describe, type_name
+from purenn.arguments import as_floats, as_integers, describe, type_name
 from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace
-from purenn.layers import (
-    Dense,
-    Pullback,
-    checked,
-    dense_vjp,
-    forward,
-    network_forward,
-    network_vjp,
-    pre_activations,
-    vjp,
-)
-from purenn.trees import Layer
-
-L = TypeVar("L")
+from purenn.layers import Dense, GradientAndDx, Pullback, affine, applied, chained, checked, dense_vjp, forward, vjp
+from purenn.trees import Layer, T, like
 
 
 def logits(params: Layer, x: Array) -> Array:
@@ -57,9 +45,11 @@ def logits(params: Layer, x: Array) -> Array:
     >>> nn.logits(layer, np.asarray([[3.0]]))
     array([[3., 7.]])
     """
-    if vjp.dispatch(type(params)) is network_vjp:
-        return network_forward(params, x, last=logits)
-    return lock_in_place(pre_activations(output_layer(params), x)[1])
+    if vjp.dispatch(type(params)) is layers.network_vjp:
+        *below, _ = params.layers
+        h = forward(like(params, layers=tuple(below)), x) if below else x
+        return applied(logits, params, len(below), h)
+    return lock_in_place(affine(output_layer(params), x)[1])
 
 
 def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
@@ -86,15 +76,24 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     >>> gradient.weights
     array([[1.]])
     """
-    if vjp.dispatch(type(params)) is network_vjp:
-        return checked(functools.partial(network_vjp, last=logits_vjp), params, x)
-    return checked(functools.partial(dense_vjp, activation=identity), output_layer(params), x)
+    if vjp.dispatch(type(params)) is not layers.network_vjp:
+        return checked(layers.affine_vjp, output_layer(params), x)
+    last = len(params.layers) - 1
+    h, chained_pullback = chained(params, x, last)
+    z, last_pullback = applied(logits_vjp, params, last, h)
+
+    def network_pullback(dz: Array) -> GradientAndDx:
+        gradient, dh = last_pullback(dz)
+        gradients, dx = chained_pullback(dh)
+        return like(params, layers=(*gradients, gradient)), dx
+
+    return z, network_pullback
 
 
 def output_layer(params: Any) -> Dense:
     """Return the layer that a network ends with, which must be dense."""
     rule = vjp.dispatch(type(params))  # a subclass may have a rule of its own
-    if rule is network_vjp:
+    if rule is layers.network_vjp:
         return output_layer(params.layers[-1])
     if rule is not dense_vjp:
         expected = "logits are the output of purenn.Dense before its activation, so the last layer must be one"
@@ -144,10 +143,11 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
     1.3862943611198906
     """
-    return compared(params, logits(params, x), y, sample_weight).loss()
+    output = output_of(params)
+    return targeted(output, logits(params, x), y, sample_weight).loss()
 
 
-def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> L:
+def grads(params: T, x: Array, y: Array, sample_weight: Array | None = None) -> T:
     """Return the gradient of the loss with respect to the parameters, by backpropagation: a record like ``params``.
 
     The gradient at the logits is ``(prediction - target) / n``; with weights ``w``, row ``i`` is
@@ -179,11 +179,11 @@ def grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> 
     >>> nn.grads(layer, np.asarray([[3.0]]), np.asarray([0])).weights
     array([[-1.5,  1.5]])
     """
-    z, pullback = logits_vjp(params, x)
-    return pullback(compared(params, z, y, sample_weight).gradient())[0]  # type: ignore[no-any-return]
+    output, (z, pullback) = output_of(params), logits_vjp(params, x)
+    return pullback(targeted(output, z, y, sample_weight).gradient())[0]  # type: ignore[no-any-return]
 
 
-def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = None) -> tuple[Array, L]:
+def loss_and_grads(params: T, x: Array, y: Array, sample_weight: Array | None = None) -> tuple[Array, T]:
     """Return ``(loss, grads)`` from one forward and one backward pass.
 
     Parameters and errors are those of ``loss``.
@@ -194,8 +194,8 @@ def loss_and_grads(params: L, x: Array, y: Array, sample_weight: Array | None = 
     >>> print(value, gradient.weights)
     2.0 [[-2.]]
     """
-    z, pullback = logits_vjp(params, x)
-    batch = compared(params, z, y, sample_weight)
+    output, (z, pullback) = output_of(params), logits_vjp(params, x)
+    batch = targeted(output, z, y, sample_weight)
     return batch.loss(), pullback(batch.gradient())[0]
 
 
@@ -211,7 +211,7 @@ def predict(params: Layer, x: Array) -> Array:
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    return lock_in_place(_output_of(params).decide(forward(params, x)))
+    return lock_in_place(output_of(params).decide(forward(params, x)))
 
 
 def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -227,14 +227,14 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
     >>> print(nn.accuracy(layer, np.asarray([[1.0, 0.0], [0.0, 1.0]]), np.asarray([0, 0])))
     0.5
     """
-    if output_layer(params).activation == identity:
+    output = output_of(params)
+    if output.activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     predictions = forward(params, x)
-    output, _, targets, weights, count = compared(params, predictions, y, sample_weight)
+    _, _, targets, weights, total_weight = targeted(output, predictions, y, sample_weight)
     xp, hits = namespace(predictions), output.decide(predictions) == output.decide(targets)
     hits = _weighted(xp.reshape(xp.astype(hits, predictions.dtype), (predictions.shape[0], -1)), weights)
-    share = xp.sum(hits) / (count * hits.shape[1])
-    return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, share))
+    return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, xp.sum(hits) / (total_weight * hits.shape[1])))
 
 
 # What the activation at the output means, and the targets of a batch
@@ -249,23 +249,24 @@ class Output(NamedTuple):
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
 
-class Compared(NamedTuple):
-    """The logits of a batch beside its targets: what the loss and its gradient are computed from."""
+class Targeted(NamedTuple):
+    """The logits of a batch with its targets: what the loss and its gradient are computed from."""
 
     output: Output
     z: Array
     targets: Array
     weights: Array | None  # of the examples, in a column
-    count: Any  # the sum of the weights; without weights, the number of examples
+    total_weight: Any  # without weights, the number of examples
 
     def loss(self) -> Array:
         """Return the mean loss."""
         losses = _weighted(self.output.losses(self.z, self.targets), self.weights)
-        return lock_in_place(namespace(losses).sum(losses) / self.count)
+        return lock_in_place(namespace(losses).sum(losses) / self.total_weight)
 
     def gradient(self) -> Array:
         """Return the gradient of the mean loss at the logits, ``(prediction - target) / n``."""
-        return _weighted(self.output.activation.function(self.z) - self.targets, self.weights) / self.count
+        errors = self.output.activation.function(self.z) - self.targets
+        return (errors if self.weights is None else _weighted(errors, self.weights)) / self.total_weight
 
 
 def _weighted(values: Array, w: Array | None) -> Array:
@@ -273,24 +274,22 @@ def _weighted(values: Array, w: Array | None) -> Array:
     return values if w is None else namespace(values).where(w > 0, values, 0) * w  # infinity times 0 would be NaN
 
 
-def compared(params: Any, z: Array, y: Array, sample_weight: Array | None) -> Compared:
-    """Check the targets and the weights of a batch, and put them beside its logits, or its predictions."""
-    output, n = _output_of(params), z.shape[0]
+def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) -> Targeted:
+    """Check the targets and the weights of a batch, and return them with its logits, or its predictions."""
+    n = z.shape[0]
     namespace(y, "y")  # raises TypeError
     if n == 0:
         raise ValueError("the batch is empty; a loss needs at least one example")
     if y.shape[:1] != (n,):
         raise ValueError(f"y has the shape {y.shape}, but x has {n} rows")
     if sample_weight is None:
-        return Compared(output, z, output.targets(y, z), None, n)
-    y, weights = _without_weight_zero(y, sample_weight, z)
-    return Compared(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
+        return Targeted(output, z, output.targets(y, z), None, n)
+    y, weights = _with_valid_targets(y, sample_weight, z)
+    return Targeted(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
 
 
-def _without_weight_zero(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
-    """Return targets that are valid for examples of weight 0, too, and the weights in a column, as multiples of the
-    largest.
-    """
+def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
+    """Return the targets, with valid ones where the weight is 0; and the weights, in a column, over the largest."""
     namespace(sample_weight, "sample_weight")  # raises TypeError
     w = as_floats(sample_weight, "sample_weight")
     if w.shape != like.shape[:1]:
@@ -307,7 +306,8 @@ def _without_weight_zero(y: Array, sample_weight: Array, like: Array) -> tuple[A
     return y, astype(namespace(like).asarray(w), like.dtype)[:, None]
 
 
-def _output_of(params: Any) -> Output:
+def output_of(params: Any) -> Output:
+    """Return what the activation at the output of a network means; TypeError if it determines no loss."""
     activation = output_layer(params).activation
     if activation not in _OUTPUTS:
         rule = "the last layer must have softmax, sigmoid, or identity (forward works with any)"
@@ -361,26 +361,16 @@ def _cross_entropies(z: Array, targets: Array) -> Array:
     return targets * xp.where(targets == 0, 0, surprise)
 
 
-def _binary_cross_entropies(z: Array, targets: Array) -> Array:
-    return softplus.function(z) - targets * z
-
-
-def _half_squared_errors(z: Array, targets: Array) -> Array:
-    return (z - targets) ** 2 / 2
-
-
 def _most_probable(predictions: Array) -> Array:
-    xp = namespace(predictions)
-    return xp.astype(xp.argmax(predictions, axis=-1), int_dtype(xp), copy=False)
+    return as_integers(namespace(predictions).argmax(predictions, axis=-1))
 
 
 def _above_half(predictions: Array) -> Array:
-    xp = namespace(predictions)
-    return xp.astype(predictions > 0.5, int_dtype(xp))
+    return astype(predictions > 0.5, int_dtype(namespace(predictions)))
 
 
 _OUTPUTS = {
     softmax: Output(softmax, _class_targets, _cross_entropies, _most_probable),
-    sigmoid: Output(sigmoid, _binary_targets, _binary_cross_entropies, _above_half),
-    identity: Output(identity, _value_targets, _half_squared_errors, identity.function),
+    sigmoid: Output(sigmoid, _binary_targets, lambda z, t: softplus.function(z) - t * z, _above_half),
+    identity: Output(identity, _value_targets, lambda z, t: (z - t) ** 2 / 2, identity.function),
 }

@@ -104,16 +104,15 @@ def load(directory: str | os.PathLike[str] | None = None) -> Dataset:
     FileNotFoundError: no such directory has neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte
     """
     paths = _downloaded() if directory is None else [_existing(directory, name) for name in FILES]
-    arrays = list(map(read_idx, paths))
-    for k in (0, 2):
-        _check_pair(paths[k], arrays[k], paths[k + 1], arrays[k + 1])
-    if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise ValueError(f"{paths[0]} has images of {arrays[0].shape[1:]} pixels, {paths[2]} of {arrays[2].shape[1:]}")
-    train, test = ((_pixels(x), lock_in_place(y.astype(np.int64))) for x, y in (arrays[:2], arrays[2:]))
-    return Dataset(*train, *test, arrays[0].shape[1:])
+    train, test = _read_pair(*paths[:2]), _read_pair(*paths[2:])
+    if train[2] != test[2]:
+        raise ValueError(f"{paths[0]} has images of {train[2]} pixels, {paths[2]} of {test[2]}")
+    return Dataset(*train[:2], *test)
 
 
-def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) -> None:
+def _read_pair(image_path: str, label_path: str) -> tuple[Array, Array, Any]:
+    """Return the images of one file, a row for each, the labels of another, and the shape of an image."""
+    images, labels = read_idx(image_path), read_idx(label_path)
     for path, array, rank, what in ((image_path, images, 3, "images"), (label_path, labels, 1, "labels")):
         if array.ndim != rank or array.dtype != np.uint8:
             raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not {what}: uint8 with {rank} axes")
@@ -121,10 +120,8 @@ def _check_pair(image_path: str, images: Array, label_path: str, labels: Array) 
         raise ValueError(f"{image_path} has {len(images):,} images, {label_path} has {len(labels):,} labels")
     if 0 in images.shape:
         raise ValueError(f"{image_path} holds no images: their shape is {images.shape}")
-
-
-def _pixels(images: Array) -> Array:
-    return lock_in_place(np.divide(images.reshape(len(images), -1), np.float32(255), dtype=np.float32))
+    pixels = np.divide(images.reshape(len(images), -1), np.float32(255), dtype=np.float32)
+    return lock_in_place(pixels), lock_in_place(labels.astype(np.int64)), images.shape[1:]
 
 
 def _existing(directory: str | os.PathLike[str], name: str) -> str:
@@ -160,7 +157,6 @@ def _fetched(pooch: Any, name: str) -> str:
 # IDX: two zero bytes, the element type, the rank, the size of every axis, the elements; all numbers big-endian
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_CHUNK = 1 << 20
 _DEFLATE_LIMIT = 1032  # a deflated byte expands to at most this many (zlib's technical notes)
 
 
@@ -179,12 +175,9 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     array([7, 2, 1], dtype=uint8)
     """
     with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        size = os.fstat(file.fileno()).st_size
+        is_gzip, size = file.peek(2)[:2] == b"\x1f\x8b", os.fstat(file.fileno()).st_size
         try:
-            stream = gzip.GzipFile(fileobj=file) if is_gzip else file
-            return _parsed(stream, size * _DEFLATE_LIMIT if is_gzip else size)
+            return _parsed(gzip.GzipFile(fileobj=file), size * _DEFLATE_LIMIT) if is_gzip else _parsed(file, size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
         except ValueError as error:
@@ -205,10 +198,9 @@ def _parsed(stream: BinaryIO | gzip.GzipFile, limit: int) -> Array:
     if expected > limit:
         raise ValueError(f"its header promises {expected:,} bytes of elements, more than such a file can hold")
     body = bytearray()
-    while len(body) <= expected and (chunk := stream.read(_CHUNK)):
+    while len(body) <= expected and (chunk := stream.read(1 << 20)):
         body += chunk
     if len(body) != expected:
         there = f"{len(body):,}" if len(body) < expected else "more"
         raise ValueError(f"its header promises {expected:,} bytes of elements, but there are {there}")
-    elements = np.frombuffer(body, dtype).reshape(shape)
-    return lock_in_place(elements.astype(dtype.newbyteorder("=")))
+    return lock_in_place(np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("=")))

@@ -4,7 +4,7 @@ A step flattens each tree into its arrays, computes new arrays from its formula,
 """
 
 import math
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import attrs
 
@@ -12,9 +12,7 @@ from purenn import trees
 from purenn.arguments import as_floats, as_integers, check_number, describe
 from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace
 from purenn.records import Vector, floats_like, record
-from purenn.trees import Tree, aligned, flatten, like, namespace_of, unit_and_norm, zeros_like
-
-T = TypeVar("T")
+from purenn.trees import T, Tree, aligned, flatten, like, namespace_of, unit_and_norm, zeros_like
 
 _HINTS = {"grads": "; purenn.check_vjp checks the rule of a layer"}
 

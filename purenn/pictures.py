@@ -43,8 +43,7 @@ def histogram(values: Any) -> str:
     if not is_float(values) or not_finite(values) or 0 in values.shape:
         return ""
     v = np.asarray(values).astype(float) / magnitude(values)
-    above = v - v.min()
-    bins = (above / (above.max() or 1) * 16).astype(int).clip(max=15)
+    bins = ((v - v.min()) / (np.ptp(v) or 1) * 16).astype(int).clip(max=15)
     counts = [int((bins == k).sum()) for k in range(16)]
     bars = "".join(f"M{4 * k},16h3v{-16 * count / max(counts):.1f}h-3z" for k, count in enumerate(counts))
     return f'<svg width="64" height="16"><path fill="currentColor" d="{bars}"/></svg>'

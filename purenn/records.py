@@ -5,16 +5,14 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, dataclass_transform
+from typing import Any, Self, cast, dataclass_transform
 
 import attrs
 import numpy as np
 
 from purenn.arguments import brief, check_floats, check_number, describe
 from purenn.arrays import Array, astype, has_kind, is_array, lock_in_place, namespace, read_only
-from purenn.trees import Layer, Tree, aligned, fields_of, kinds, record_kind, tree_map
-
-T = TypeVar("T")
+from purenn.trees import Layer, T, Tree, aligned, fields_of, kinds, record_kind, tree_map
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
@@ -95,7 +93,7 @@ def _configured(cls: type, field: "attrs.Attribute[Any]", annotation: Any) -> "a
     if kind != "static":
         converters: Any = filter(None, (field.converter, _as_array if kind == "array" else _as_tree))
         hooks |= {"converter": attrs.converters.pipe(*converters), "eq_key": _ByValue, "repr": _show}
-    return field.evolve(validator=attrs.validators.and_(*filter(None, (field.validator, check))), **hooks)
+    return field.evolve(validator=attrs.validators.and_(*filter(None, (check, field.validator))), **hooks)
 
 
 def _kind_of_field(annotation: Any) -> str:
@@ -150,9 +148,8 @@ def _check_static(owner: object, field: "attrs.Attribute[Any]", value: Any) -> N
 
 def _equal(a: Any, b: Any) -> bool:
     if is_array(a) and is_array(b):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        return bool(namespace(a).all((a == b) | ((a != a) & (b != b))))
+        same = a.shape == b.shape and a.dtype == b.dtype
+        return bool(same and namespace(a).all((a == b) | ((a != a) & (b != b))))
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
     same = a == b
@@ -240,8 +237,7 @@ class Vector:
 
     def _mapped(self, operation: Callable[..., Array], **others: Any) -> Self:
         *columns, rebuilt = aligned(left=self, **others)
-        vector: Self = rebuilt([cast_like(operation(*arrays), arrays[0]) for arrays in zip(*columns, strict=True)])
-        return vector
+        return cast("Self", rebuilt([cast_like(operation(*each), each[0]) for each in zip(*columns, strict=True)]))
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ kinds = _Kinds({cls: _sequence_kind(cls, cls) for cls in (tuple, list)})  # ``re
 kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda *_: None)
 kinds[dict] = Kind(dict, _open_dict, lambda keys, values: dict(zip(keys, values, strict=True)))
 
-LEAF: Any = "leaf"  # what stands for one in the structure of a tree
+LEAF: Any = "a leaf"  # what stands for one in the structure of a tree
 
 
 def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
@@ -156,8 +156,7 @@ def _paths(structure: list[Any]) -> list[str]:
     """Return the path of every node: the names that lead to it, joined by dots."""
     paths, ahead = list[str](), [""]
     for node in structure:
-        path = ahead.pop()
-        paths.append(path)
+        paths.append(path := ahead.pop())
         if node is not LEAF:
             kind, detail, _ = node
             names = detail if kind.fields is None else kind.fields
@@ -176,21 +175,21 @@ def alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
     structure = flat[0][1]
     for name, (_, other) in zip(trees, flat, strict=True):
         if other != structure:
-            place = next(k for k, (a, b) in enumerate(zip(structure, other, strict=False)) if a != b)
-            texts = map(_outline, (structure[place], other[place]))
-            raise _difference(next(iter(trees)), name, _paths(structure)[place], *texts)
+            raise _difference(next(iter(trees)), name, _paths(structure), structure, other)
     return [leaves for leaves, _ in flat], structure
 
 
-def _outline(node: Any) -> str:
-    if node is LEAF:
-        return "a leaf"
+def _text(node: Any) -> str:
+    if isinstance(node, str):  # LEAF, or the description of an array
+        return node
     kind, detail, _ = node
     return f"{kind.cls.__name__} of {len(detail)}" if isinstance(detail, range) else f"{kind.cls.__name__}{detail}"
 
 
-def _difference(first: str, other: str, path: str, a: str, b: str) -> ValueError:
-    return ValueError(f"{other} differs from {first}{path and f' at {path}'}: {b} instead of {a}")
+def _difference(first: str, other: str, paths: list[str], ours: Any, theirs: Any, hint: str = "") -> ValueError:
+    """Return the error that names the first place where two trees differ, and how."""
+    path, a, b = next((path, a, b) for path, a, b in zip(paths, ours, theirs, strict=False) if a != b)
+    return ValueError(f"{other} differs from {first}{path and f' at {path}'}: {_text(b)} instead of {_text(a)}{hint}")
 
 
 def tree_map(f: Callable[..., Any], tree: T, *rest: Tree) -> T:
@@ -236,9 +235,8 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     >>> nn.tree_leaves(nn.tree_map_with_path(lambda path, p: path, params))
     ['layers.0.weights', 'layers.0.biases', 'layers.1.weights', 'layers.1.biases']
     """
-    leaves, structure = flatten(tree)
-    values = [read_only(f(path, leaf)) for path, leaf in zip(leaf_paths(structure), leaves, strict=True)]
-    return cast("T", unflatten(structure, values))
+    structure = flatten(tree)[1]
+    return cast("T", tree_map(f, unflatten(structure, leaf_paths(structure)), tree))
 
 
 def tree_leaves(tree: Tree) -> list[Any]:
@@ -265,9 +263,8 @@ def aligned(hints: dict[str, str] = {}, /, **trees: Any) -> tuple[Any, ...]:  # 
     types = [(array.shape, array.dtype) for array in arrays]
     for name, theirs in others:
         if [(array.shape, array.dtype) for array in theirs] != types:
-            pairs = zip(leaf_paths(structure), map(describe, arrays), map(describe, theirs), strict=True)
-            path, a, b = next((path, a, b) for path, a, b in pairs if a != b)
-            raise _difference(first, name, path, a + hints.get(name, ""), b)
+            texts = map(describe, arrays), map(describe, theirs)
+            raise _difference(first, name, leaf_paths(structure), *texts, hints.get(name, ""))
     return *columns, functools.partial(unflatten, structure)
 
 

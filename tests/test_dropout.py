@@ -69,3 +69,23 @@ def test_seeded_reaches_any_record_with_a_seed():
     assert both == Both((Noise(0.1, (9, 0, 0)), nn.Dropout(0.3, (9, 0, 1))), Noise(0.2, (9, 1)))
     dense = nn.init(0, (2, 2), [nn.tanh])
     assert nn.seeded(dense, 1) == dense
+
+
+def test_the_network_stays_what_it_was():
+    params = nn.seeded(network(), 1)
+    assert params.layers[1].activation is nn.tanh
+    x = np.ones((3, 6), np.float32)
+    thinned = nn.Dropout(np.float64(0.5), 1)
+    y, pullback = nn.vjp(thinned, x)
+    assert y.dtype == np.float32
+    assert pullback(np.ones((3, 6)))[1]().dtype == np.float32
+    assert type(thinned.rate) is float
+
+
+def test_it_refuses_integers_and_bad_seeds():
+    for layer in (nn.Dropout(0.5), nn.Dropout(0.5, 1)):
+        for rule in (nn.forward, nn.vjp):
+            with pytest.raises(TypeError, match="is i64\\[2,2\\], but must hold floats"):
+                rule(layer, np.ones((2, 2), int))
+    with pytest.raises(ValueError, match="seed is -1"):
+        nn.seeded(nn.Dropout(0.5), -1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import purenn as nn
-from tests.toys import DENSE, PARAMS, SIGMOID, Everything, Scale, X, Y, f32
+from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Scale, X, Y, f32
 
 LAYER, ONE = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid])
 WIDE = nn.Params((LAYER, Scale(np.ones(2, np.float32))))
@@ -101,6 +101,13 @@ TYPE_ERRORS = {
     "leaf is of type int, but must be an array; np.asarray(leaf)": lambda: nn.tree_map(lambda p: 1, DENSE) + DENSE,
     "leaf of Everything must be an array of numbers, not <U4[]": lambda: Everything("text"),
     "leaf of Everything must be an array of numbers, not object[]": lambda: Everything(object()),
+    "leaf of Everything must be an array of numbers, not None": lambda: Everything(None),
+    "more of Child must be an array of numbers, not <U32[2]": lambda: Child(1, more="a"),
+    "even of Child holds [3], which is mutable": lambda: Child(1, even=[3]),
+    "the network ends in tanh, which determines no loss; the last": [
+        lambda: nn.grads(LAYER, f32(5, 9), Y), lambda: nn.loss(nn.Params((LAYER,)), f32(5, 9), Y),
+        lambda: nn.loss_and_grads(LAYER, f32(5, 9), Y),
+    ],
     "sizes of Everything holds [1, 2], which is mutable": lambda: Everything(1, sizes=[1, 2]),
     "name of Everything holds f64[2], which is mutable; annotate": lambda: Everything(1, name=np.ones(2)),
     "tree of Everything holds {'a': 1}, which is mutable": lambda: Everything(1, tree=({"a": 1},)),
@@ -208,6 +215,8 @@ VALUE_ERRORS = {
     ],
     "seed is 'x', but must be an int >= 0": lambda: nn.Dropout(0.5, "x"),
     "inhomogeneous": lambda: Everything([[1], [1, 2]]),
+    "'even' must be in": lambda: Child(1, even=3),
+    "Length of 'more' must be >= 2": lambda: Child(1, more=()),
 }  # fmt: skip
 
 

@@ -401,3 +401,13 @@ def test_an_ensemble_with_dropout_trains_at_once():
     for number, key in enumerate(keys):
         alone = nn.sgd_step(params, nn.grads(nn.seeded(params, key), x, y), 0.5)
         close(jax.tree.map(lambda leaf, k=number: leaf[k], together), to_numpy(alone), np.float64)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_pullback_takes_the_floats_of_numpy(dtype):
+    params = nn.tree_map(lambda p: jnp.asarray(p, dtype), nn.init(0, (4, 5, 3), (nn.tanh, nn.identity)))
+    for network in (params, nn.Params((params,)), nn.Params((nn.Params((nn.Dropout(0.5), params)),))):
+        for rule in (nn.vjp, nn.logits_vjp):
+            y, pullback = rule(network, np.ones((2, 4), np.float32))
+            gradient, dx = pullback(np.ones((2, 3)))
+            assert {leaf.dtype for leaf in nn.tree_leaves(gradient)} == {y.dtype} and dx().shape == (2, 4)

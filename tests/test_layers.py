@@ -71,9 +71,13 @@ def test_layers_without_arrays_pass_gradients_on(params, n, seed, dropout):
     network = nn.Params((*below, *params.layers, Flip()))
     nn.check_vjp(network, x)
     y, pullback = nn.vjp(network, x)
-    gradient, dx = pullback(y)
+    dy = random.standard_normal(y.shape)
+    gradient, dx = pullback(dy)
     assert [type(layer) for layer in gradient.layers] == [*map(type, below), *map(type, params.layers), Flip]
-    assert dx().tolist() == dx().tolist()
+    inner, last = nn.vjp(nn.Params(below), x), nn.Params(params.layers)
+    expected, below_dx = nn.vjp(last, inner[0])[1](-dy)
+    assert gradient.layers[2:-1] == expected.layers
+    assert dx().tolist() == dx().tolist() == inner[1](below_dx())[1]().tolist()
 
 
 def kept(layer, x, y=None, gradient=None, dx=None):
@@ -157,7 +161,13 @@ class Doubled(nn.Dense):
 
 @nn.vjp.register
 def doubled_vjp(layer: Doubled, x):
-    return nn.vjp(nn.Dense(2 * layer.weights, layer.biases, layer.activation), x)
+    y, dense_pullback = nn.vjp(nn.Dense(2 * layer.weights, layer.biases, layer.activation), x)
+
+    def pullback(dy):
+        gradient, dx = dense_pullback(dy)
+        return Doubled(2 * gradient.weights, gradient.biases, layer.activation), dx
+
+    return y, pullback
 
 
 @nn.record
@@ -189,6 +199,10 @@ def test_classes_that_inherit_keep_their_class_and_their_rule():
     with pytest.raises(TypeError, match="rule that Scaled inherits does not fit its fields weights, biases, scale;"):
         nn.grads(Scaled(*nn.tree_leaves(dense), dense.activation, 1.0), X, Y)
     doubled = Doubled(dense.weights, dense.biases, dense.activation)
+    for network in (nn.Params((doubled, Flip(), dense)), nn.Params((nn.Params((doubled,)), dense))):
+        nn.check_vjp(doubled, X)
+        assert nn.forward(network, X).tolist() == nn.vjp(network, X)[0].tolist()
+        assert nn.loss(network, X, Y) == nn.loss_and_grads(network, X, Y)[0]
     for call in (nn.loss, nn.grads):
         with pytest.raises(TypeError, match=r"the network ends in Doubled, but logits are the output of purenn.Dense"):
             call(nn.Params((doubled,)), X, Y)

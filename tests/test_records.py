@@ -21,18 +21,7 @@ import purenn as nn
 from purenn import records
 from purenn.trees import kinds
 from tests.strategies import networks, relative_error
-from tests.toys import Everything, Holder, Pair, swish
-
-
-@nn.record
-class Child(Everything):
-    """Inherits its fields."""
-
-    more: nn.Array = attrs.field(
-        converter=lambda value: [0.0, *value], validator=attrs.validators.min_len(2), default=(1.0,)
-    )
-    even: int = attrs.field(validator=attrs.validators.in_((2, 4)), default=2)
-
+from tests.toys import Child, Everything, Holder, Pair, swish
 
 EXAMPLE = Everything([1, 2], np.ones(1), ([1.0], np.ones((1, 2))), (nn.Dense(np.eye(2), np.zeros(2), swish),))
 
@@ -109,6 +98,8 @@ def test_static_fields_are_compared_by_value():
     a, b = (Everything(1.0, sizes=tuple(range(start, 1003))) for start in (1000, 1000))
     assert a.sizes is not b.sizes
     assert (a + b).leaf == 2
+    with pytest.raises(ValueError, match="differ"):
+        a + Everything(1.0, sizes=(1,))
 
 
 def test_vectors_leave_static_fields_and_dtypes_alone():

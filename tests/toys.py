@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import attrs
 import numpy as np
 
 import purenn as nn
@@ -31,6 +32,16 @@ class Everything(nn.Vector):
     name: str = "x"
     sizes: tuple[int, ...] = (1, 2)
     _private: int = 3
+
+
+@nn.record
+class Child(Everything):
+    """Inherits its fields."""
+
+    more: nn.Array = attrs.field(
+        converter=lambda value: [0.0, *value], validator=attrs.validators.min_len(2), default=(1.0,)
+    )
+    even: int = attrs.field(validator=attrs.validators.in_((2, 4)), default=2)
 
 
 @nn.record
