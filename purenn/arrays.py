@@ -40,14 +40,14 @@ def namespace(array: Array, name: str = "array") -> Any:
     """
     if type(array) is np.ndarray:  # 1 us less than asking the array
         return np
-    kind = type(array).__name__
+    given = type(array).__name__
     if not is_array(array):
         way_out = f"{name}.toarray()" if hasattr(array, "toarray") else f"np.asarray({name})"
         way_out = f"{name}.detach().numpy()" if hasattr(array, "detach") else way_out
-        raise TypeError(f"{name} is of type {kind}, but must be an array; {way_out} makes one")
+        raise TypeError(f"{name} is of type {given}, but must be an array; {way_out} makes one")
     if isinstance(array, np.ndarray) and type(array) is not np.memmap:
         way_out = f"{name}.filled(...)" if np.ma.isMaskedArray(array) else f"np.asarray({name})"
-        raise TypeError(f"{name} is a {kind}, which computes differently; {way_out} makes a plain array")
+        raise TypeError(f"{name} is a {given}, which computes differently; {way_out} makes a plain array")
     return array.__array_namespace__()
 
 

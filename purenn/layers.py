@@ -19,7 +19,7 @@ R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# Inner functions evaluate their annotations at every call; a name is cheap.
+# Every call of a rule defines its pullback anew, and evaluates the annotations; an alias is cheap.
 GradientAndDx: TypeAlias = tuple[Any, Callable[[], Array]]
 
 
@@ -27,7 +27,7 @@ class Pullback(Protocol):
     """What ``vjp`` returns beside the output."""
 
     def __call__(self, dy: Array, /) -> GradientAndDx:
-        """Return the gradient with respect to the layer, and a function that returns that with respect to ``x``."""
+        """Return the gradient with respect to the layer, and a function that computes the one with respect to ``x``."""
 
 
 class Door(Protocol[R_co]):
@@ -44,7 +44,7 @@ class Door(Protocol[R_co]):
 
 
 def _door(default: Callable[[Any, Any], Any], function: Callable[[Layer, Array], R_co]) -> Door[R_co]:
-    """Give a function the ``register`` and ``dispatch`` of ``functools.singledispatch``, and a rule for ``object``."""
+    """Let users register rules for a function; ``default`` is the rule of classes that have none."""
     rules = functools.singledispatch(default)
     vars(function).update(register=rules.register, dispatch=rules.dispatch)
     return cast("Door[R_co]", function)
@@ -160,6 +160,7 @@ def _check_dtypes(layer: Layer) -> None:
     """Raise TypeError unless parameters are floats of one dtype: float32 or float64, any in other libraries."""
     parameters = flatten(layer)[0]
     for p in parameters:
+        namespace(p, "leaf")  # raises TypeError
         is_known = p.dtype in ("float32", "float64") if is_numpy(p) else is_float(p)
         if not is_known or p.dtype != parameters[0].dtype:
             rule = "parameters must be all float32 or all float64; .astype(np.float32) converts one"
@@ -202,7 +203,8 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     ValueError
         If the rank or the number of features is wrong; from the pullback, if ``dy`` does not have the shape of ``y``.
     TypeError
-        If ``x`` is not an array of floats, or no rule is registered for the layer.
+        If ``x`` is not an array of floats, no rule is registered for the layer, or a rule returns something else than
+        described here; from the pullback, if ``dy`` is not an array of floats.
 
     Examples
     --------
@@ -329,7 +331,7 @@ def affine_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
 
 
 def affine(layer: Dense, x: Array) -> tuple[Array, Array]:
-    """Return a batch in the dtype of the layer, and ``x @ weights + biases``; raise if it does not fit the layer."""
+    """Return a batch in the dtype of a layer, and ``x @ weights + biases``; raise if it does not fit the layer."""
     weights = layer.weights
     if not (type(x) is type(weights) and x.dtype == weights.dtype and x.shape[1:] == weights.shape[:1]):
         x = _checked_batch(layer, x)
@@ -380,30 +382,29 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
 
     The pullback takes the function that gives ``dy``; it returns the gradients of the layers, and ``dx``.
     """
-    outputs, pullbacks = [], []
+    steps = []
     for number in range(count):
         x, pullback = applied(vjp, network, number, x)
-        outputs.append(x)
-        pullbacks.append(pullback)
+        steps.append((x, pullback))
     first = 0  # the first layer with arrays: those below need no gradient at their output, unless dx is called
     while first < count and not has_arrays(network.layers[first]):
         first += 1
 
     def chained_pullback(dx: Callable[[], Array]) -> tuple[tuple[Any, ...], Callable[[], Array]]:
         gradients = []
-        for pullback in reversed(pullbacks[first:]):
+        for _, pullback in reversed(steps[first:]):
             dy = dx()
             del dx  # frees what only dx holds
             gradient, dx = pullback(dy)
             gradients.append(gradient)
-        for pullback, y in zip(reversed(pullbacks[:first]), reversed(outputs[:first]), strict=True):
+        for y, pullback in reversed(steps[:first]):
             xp = namespace(y)
             zeros = xp.broadcast_to(xp.zeros((), dtype=y.dtype), y.shape)  # take no memory
             gradients.append(pullback(zeros)[0])
 
         def below() -> Array:
             dy = dx()
-            for pullback in reversed(pullbacks[:first]):
+            for _, pullback in reversed(steps[:first]):
                 dy = pullback(dy)[1]()
             return read_only(dy)
 

@@ -63,9 +63,8 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     z : array, (n, fan_out)
         The logits.
     pullback : callable
-        ``pullback(dz) -> (gradient, dx)``: a record like ``params``, and a function
-        without arguments that returns the gradient with respect to ``x``. It raises ValueError if ``dz`` does not have
-        the shape of ``z``.
+        ``pullback(dz) -> (gradient, dx)``: a record like ``params``, and a function without arguments that returns the
+        gradient with respect to ``x``. It raises ValueError if ``dz`` does not have the shape of ``z``.
 
     Examples
     --------
@@ -143,8 +142,7 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     >>> print(nn.loss(layer, np.ones((1, 2)), np.asarray([3])))  # log(4)
     1.3862943611198906
     """
-    output = output_of(params)
-    return targeted(output, logits(params, x), y, sample_weight).loss()
+    return targeted(output_of(params), logits(params, x), y, sample_weight).loss()
 
 
 def grads(params: T, x: Array, y: Array, sample_weight: Array | None = None) -> T:

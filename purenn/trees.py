@@ -67,7 +67,7 @@ def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> 
 def like(record: T, **fields: Any) -> T:
     """Return a record like another, with these fields, taken as they are.
 
-    Raises TypeError unless all arrays and trees are given, as by a rule that a class with more of them inherits.
+    Raises TypeError if an array or a tree is missing: a subclass that adds one needs a rule of its own.
     """
     kind: Any = kinds[type(record)]
     if not fields.keys() >= {*kind.fields}:
@@ -132,7 +132,7 @@ def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: list[Any]) -> N
 
 
 def has_arrays(tree: Any) -> bool:
-    """Whether a tree has a leaf."""
+    """Whether a tree has at least one leaf, usually an array."""
     kind = kinds[type(tree)]
     return kind is None or any(map(has_arrays, kind.open(tree)[1]))
 
@@ -253,8 +253,8 @@ def tree_leaves(tree: Tree) -> list[Any]:
 def aligned(hints: dict[str, str] = {}, /, **trees: Any) -> tuple[Any, ...]:  # noqa: B006
     """Return one list of arrays per tree, then a function that builds such a tree from a list of arrays.
 
-    Raises ValueError, with a hint for this tree, unless the trees have the same structure, with arrays of the same
-    shape and dtype in each place; TypeError if a leaf is not an array.
+    Raises ValueError unless the trees have the same structure, with arrays of the same shape and dtype in each place;
+    TypeError if a leaf is not an array. ``hints`` maps the name of a tree to advice for the error about its arrays.
     """
     columns, structure = alike(trees)
     for leaf in {type(leaf): leaf for leaf in itertools.chain(*columns)}.values():
@@ -354,7 +354,6 @@ def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:
             raise ValueError(f"the vector is {describe(vector)}, but must have the shape ({ends[-1]},)")
         pieces = [xp.asarray(vector)[start:end] for start, end in itertools.pairwise([0, *ends])]
         pairs = zip(pieces, arrays, strict=True)
-        like = [lock_in_place(xp.astype(xp.reshape(piece, array.shape), array.dtype)) for piece, array in pairs]
-        return cast("T", rebuilt(like))
+        return cast("T", rebuilt([lock_in_place(xp.astype(xp.reshape(piece, a.shape), a.dtype)) for piece, a in pairs]))
 
     return lock_in_place(xp.concat([xp.reshape(array, (-1,)) for array in arrays])), unravel

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import purenn as nn
-from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Scale, X, Y, f32
+from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Holder, Scale, X, Y, f32
 
 LAYER, ONE = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid])
 WIDE = nn.Params((LAYER, Scale(np.ones(2, np.float32))))
@@ -33,6 +33,7 @@ TYPE_ERRORS = {
     "layer 2 is 3, but must be a record such as": lambda: nn.Params((LAYER, 3)),
     "Dense has the arrays f32[2,2], f64[2], but parameters": lambda: nn.Dense(f32(2, 2), np.zeros(2), nn.relu),
     "must be all float32 or all float64": lambda: nn.Params((LAYER, nn.Dense(np.zeros((3, 2)), np.zeros(2), nn.relu))),
+    "leaf is of type object, but must be an array": lambda: nn.Params((Holder(object()),)),
     "i64[1,1]": lambda: nn.Dense([[1]], [0], nn.relu),
     "activation is 'relu', but must be an Activation": lambda: nn.Dense(f32(2, 2), f32(2), "relu"),
     "initializer is 'he', but must be a function": lambda: nn.init(0, (2, 2), [nn.relu], initializer="he"),
