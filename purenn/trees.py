@@ -114,7 +114,8 @@ def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     A node is its kind, its detail, and its number of children: ``(kind of Dense, (activation,), 2), LEAF, LEAF``. Trees
     that differ in nothing but their leaves have equal structures.
     """
-    leaves, structure = list[Any](), list[Any]()
+    leaves: list[Any] = []
+    structure: list[Any] = []
     _flatten((tree,), leaves, structure)
     return leaves, structure
 
