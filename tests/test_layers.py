@@ -91,6 +91,8 @@ CONTRACT = {
     ),
     "an output of two rows alone": (lambda layer, x: x[:2], RULE + "f64[2,3], but must return a pair (y, pullback)"),
     "three values": (lambda layer, x: (x, x, x), RULE + "(array("),
+    "a list": (lambda layer, x: [*kept(layer, x)], RULE + "[array("),
+    "a gradient in a list": (lambda layer, x: (x, lambda dy: [layer, abs]), PULLBACK + "[Ruled("),
     "nothing": (lambda layer, x: None, RULE + "None, but must return a pair (y, pullback)"),
     "the pair turned around": (lambda layer, x: kept(layer, x)[::-1], RULE + "(<function"),
     "a pullback that cannot be called": (lambda layer, x: (x, x), RULE + "(array("),
