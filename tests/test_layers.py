@@ -244,3 +244,9 @@ def test_networks_nest():
     assert nn.tree_leaves(nn.grads(nested, x, y))[0].tolist() == nn.grads(flat, x, y).layers[0].weights.tolist()
     assert nn.grads(nested, x, y).layers[1].layers[0] == nn.grads(flat, x, y).layers[2]
     assert repr(nested).count("\n    ") == 7
+
+
+def test_a_layer_that_gives_integers_takes_any_dy():
+    rounded = Ruled(lambda layer, x: (np.rint(x).astype(int), lambda dy: (layer, lambda: dy)))
+    assert nn.vjp(rounded, X)[1](None)[1]() is None
+    assert nn.vjp(rounded, X)[1](X[:1])[1]().tolist() == X[:1].tolist()

@@ -1,11 +1,14 @@
 """The map of the package, and the reference that pdoc makes: complete, in the order of the map, every link working."""
 
+import contextlib
+import importlib
 import inspect
 import posixpath
 import pydoc
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +96,10 @@ def test_every_link_of_the_reference_leads_somewhere(pages):
 @pytest.mark.parametrize("name", ["Array", "Layer", "Seed", "Tree"])
 def test_help_says_what_the_annotations_are(name):
     assert f"The annotation of a{'n' * (name == 'Array')} " in pydoc.render_doc(getattr(nn, name))
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_every_test_file_can_be_imported(path):  # pytest skips those that cannot, as doctests may need JAX
+    name = ".".join(path.relative_to(Path(__file__).parents[1]).with_suffix("").parts)
+    with contextlib.suppress(pytest.skip.Exception):
+        importlib.import_module(name)
