@@ -7,9 +7,9 @@ import purenn as nn
 from tests.strategies import NUMBERS, SETTINGS
 from tests.toys import DENSE, PARAMS, X, Y
 
-BELOW_1 = (-0.1, 1, 1.5)
-OUT_OF_RANGE = {"momentum": BELOW_1, "beta1": BELOW_1, "beta2": BELOW_1, "rate": BELOW_1, "decay_rate": (0, -0.5)}
-OUT_OF_RANGE |= dict.fromkeys(("eps", "weight_decay", "max_norm"), (-1,))
+OUT_OF_RANGE = {"decay_rate": ("positive", (0, -0.5))}  # what a number must be, and numbers that are not
+OUT_OF_RANGE |= dict.fromkeys(("momentum", "beta1", "beta2", "rate"), ("at least 0 and below 1", (-0.1, 1, 1.5)))
+OUT_OF_RANGE |= dict.fromkeys(("eps", "weight_decay", "max_norm"), ("at least 0", (-1,)))
 NO_NUMBERS = ("0.1", None, 1j, np.complex64(1), np.ones(2), np.asarray("ab"), np.asarray([None]), np.ma.masked)
 
 
@@ -22,8 +22,9 @@ def test_numbers_are_real_finite_and_in_their_range(name):
     for number in (np.nan, np.float32("inf"), -(10**400)):
         with pytest.raises(ValueError, match=f"{name} is (nan|inf), but must be a finite number"):
             call(DENSE, number)
-    for number in OUT_OF_RANGE.get(name, ()):
-        with pytest.raises(ValueError, match=f"{name} is {float(number)}, but must be (positive|at least 0)"):
+    expected, wrong = OUT_OF_RANGE.get(name, ("", ()))
+    for number in wrong:
+        with pytest.raises(ValueError, match=f"{name} is {float(number)}, but must be {expected}$"):
             call(DENSE, number)
 
 

@@ -20,8 +20,8 @@ def numbered(names):
     return np.unique(names, return_inverse=True)[1]
 
 
-# Part of a message, where ... is any text, and a call that raises it, or several calls; or a function, a wrong argument
-# for it, and the change to this argument that the message advises.
+# Part of a message, where ... is any text and $ the end, and a call that raises it, or several calls; or a function,
+# a wrong argument for it, and the change to this argument that the message advises.
 TYPE_ERRORS = {
     "of type list, but must be an array": lambda: nn.vjp(LAYER, X)[1]([[1.0] * 3] * 5),
     "y is f64[5,2,1], but must be integer labels": lambda: nn.loss(PARAMS, X, np.ones((5, 2, 1))),
@@ -72,7 +72,7 @@ TYPE_ERRORS = {
         lambda x: nn.forward(PARAMS, x), np.full((5, 4), 255, np.uint8), lambda x: x.astype(np.float32) / 255
     ),
     "x.filled(...)": (lambda x: nn.forward(PARAMS, x), np.ma.masked_array(X), lambda x: x.filled(0)),
-    "dy is i64[5,2], but must hold floats: dy.astype(np.float32)": (
+    "dy is i64[5,2], but must hold floats: dy.astype(np.float32)$": (
         lambda dy: nn.vjp(PARAMS, X)[1](dy), np.ones((5, 2), int), lambda dy: dy.astype(np.float32)
     ),
     "tuple (params, state = nn.adam_step(...) unpacks": (lambda p: nn.forward(p, X), (PARAMS, 0), lambda p: p[0]),
@@ -228,7 +228,8 @@ def test_an_error_says_what_to_do(error, message):
     case = (TYPE_ERRORS if error is TypeError else VALUE_ERRORS)[message]
     call, *wrong, mended = case if isinstance(case, tuple) else (case, None)
     for function in call if isinstance(call, list) else [call]:
-        with pytest.raises(error, match="(?s)" + re.escape(message).replace(r"\.\.\.", ".*")):
+        pattern = re.escape(message).replace(r"\.\.\.", ".*").replace(r"\$", "$")
+        with pytest.raises(error, match=f"(?s){pattern}"):
             function(*wrong)
     if mended:
         call(mended(*wrong))

@@ -144,15 +144,27 @@ def test_load(small):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-labels-idx1-ubyte", np.zeros(3, np.uint8), "-images-.* has 2 images, .*train-labels-.* has 3 labels"),
+        (
+            "train-labels-idx1-ubyte", np.zeros(3, np.uint8),
+            "train-images-.* has 2 images, .*train-labels-.* has 3 labels",
+        ),
         ("t10k-labels-idx1-ubyte", np.zeros(0, np.uint8), "t10k-images-.* has 1 images, .*t10k-labels-.* has 0 labels"),
         ("train-images-idx3-ubyte", np.zeros((2, 0, 3), np.uint8), "train-images-.* holds no images: their shape is"),
         ("t10k-labels-idx1-ubyte", np.zeros((1, 1), np.uint8), "t10k-labels-.* holds uint8 of shape .*, not labels"),
-        ("train-images-idx3-ubyte", np.zeros((2, 6), np.uint8), "-images-.* holds uint8 .*, not images: uint8 with 3"),
+        (
+            "train-images-idx3-ubyte", np.zeros((2, 6), np.uint8),
+            "train-images-.* holds uint8 .*, not images: uint8 with 3",
+        ),
         ("train-images-idx3-ubyte", np.zeros((2, 2, 3), np.int16), "train-images-.* holds int16"),
         ("train-images-idx3-ubyte", np.zeros((2, 2, 3), np.int8), "train-images-.* holds int8"),
-        ("t10k-images-idx3-ubyte", np.zeros((1, 3, 2), np.uint8), r"train\S* has .*\(2, 3\) pixels, .*t10k.*\(3, 2\)$"),
-        ("train-images-idx3-ubyte", np.zeros((2, 3, 2), np.uint8), r"train\S* has .*\(3, 2\) pixels, .*t10.*\(2, 3\)$"),
+        (
+            "t10k-images-idx3-ubyte", np.zeros((1, 3, 2), np.uint8),
+            r"train-images\S* has images of \(2, 3\) pixels, \S*t10k-images\S* of \(3, 2\)$",
+        ),
+        (
+            "train-images-idx3-ubyte", np.zeros((2, 3, 2), np.uint8),
+            r"train-images\S* has images of \(3, 2\) pixels, \S*t10k-images\S* of \(2, 3\)$",
+        ),
     ],
 )  # fmt: skip
 def test_files_that_do_not_match(small, name, array, message):

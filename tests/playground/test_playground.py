@@ -312,7 +312,10 @@ def test_training_stops_when_the_loss_is_not_finite(server, runs):
         ('{"id": 1, "command": "train", "arguments": {"run": 1}}', "multiple values"),
         ('{"id": 1, "command": "train", "arguments": {"lr": 1}}', "lr: Unexpected keyword argument"),
         ('{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": NaN}}}', "lr: Input should be a finite"),
-        ('{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": 0}}}', "lr: Input should be greater"),
+        (
+            '{"id": 1, "command": "start_over", "arguments": {"settings": {"lr": 0}}}',
+            "lr: Input should be greater than 0",
+        ),
         (
             '{"id": 1, "command": "start_over", "arguments": {"settings": {"widths": [1, 257]}}}',
             "widths: 1: Input should",
