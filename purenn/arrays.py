@@ -78,6 +78,11 @@ def astype(array: Array, dtype: Any) -> Array:
     return array.astype(dtype) if type(array) is np.ndarray else namespace(array).astype(array, dtype)
 
 
+def wide(array: Array) -> Array:
+    """Return an array of 16-bit numbers in float32, which has room for their sums and squares; others as they are."""
+    return astype(array, namespace(array).float32) if getattr(array.dtype, "itemsize", 4) < 4 else array
+
+
 def sum_over(array: Array, axis: int, keepdims: bool = False) -> Array:
     """Return the sum along an axis."""
     add_up: Any = np.add.reduce if type(array) is np.ndarray else namespace(array).sum

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from purenn.activations import Activation
 from purenn.arguments import brief, check_floats, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
-from purenn.records import Vector, is_record, record
-from purenn.trees import Layer, flatten, has_arrays, like
+from purenn.records import Vector, cast_like, is_record, record
+from purenn.trees import Layer, flatten, has_arrays, like, unflatten
 
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -229,12 +229,17 @@ def checked(rule: Callable[..., Any], layer: Any, x: Any) -> tuple[Any, Pullback
         raise _rule_error(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
 
     def checked_pullback(dy: Array) -> GradientAndDx:
+        is_wide = False
         if not (type(dy) is type(y) and dy.shape == y.shape and dy.dtype == y.dtype):
             dy = _checked_dy(dy, y)
+            is_wide = is_float(y) and dy.dtype != y.dtype
         pair = pullback(dy)
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], type(layer)) and callable(pair[1])):
             expected = f"a pair (gradient, dx): a {type(layer).__name__} and a function"
             raise _rule_error(rule, layer, "pullback", pair, expected)
+        if is_wide:
+            leaves, structure = flatten(pair[0])
+            return unflatten(structure, list(map(cast_like, leaves, flatten(layer)[0]))), pair[1]
         return pair
 
     return y, checked_pullback
@@ -282,7 +287,11 @@ def forward(layer: Layer, x: Array) -> Array:
 
 
 def _checked_dy(dy: Array, y: Array) -> Array:
-    """Check that a gradient has the shape of its output, and return it in the dtype of the output."""
+    """Check that a gradient has the shape of its output, and return it in the dtype of the output.
+
+    But at an output of float16, which underflows below 6e-8, wider floats become float32: the gradient of a mean over
+    many examples is smaller at each.
+    """
     if not is_float(y):
         return dy  # there is no gradient at integers
     namespace(dy, "dy")
@@ -290,7 +299,7 @@ def _checked_dy(dy: Array, y: Array) -> Array:
         raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
     if dy.dtype != y.dtype:
         check_floats(dy, "dy")
-        dy = astype(dy, y.dtype)
+        dy = astype(dy, y.dtype if float(namespace(y).finfo(y.dtype).max) > 1e5 else "float32")
     return dy
 
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from purenn import layers
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arguments import as_floats, as_integers, describe, type_name
-from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace
+from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace, wide
 from purenn.layers import Dense, GradientAndDx, Pullback, affine, applied, chained, checked, dense_vjp, forward, vjp
+from purenn.records import floats_like
 from purenn.trees import Layer, T, like
 
 
@@ -202,14 +203,21 @@ def predict(params: Layer, x: Array) -> Array:
 
     For softmax: the label of the most probable class, ``(n,)``. For sigmoid: 1 where the probability is above one half,
     else 0, ``(n, fan_out)``. For identity: the values, ``(n, fan_out)``. Parameters and errors are those of ``loss``;
-    ``n`` may be 0.
+    ``n`` may be 0. A label cannot be NaN: where the output of softmax or sigmoid is NaN, ValueError is raised; for
+    other libraries' arrays, whose values may be unknown, the label is -1.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(3), np.zeros(3), nn.softmax)
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    return lock_in_place(output_of(params).decide(forward(params, x)))
+    output = output_of(params)
+    predictions = output.decide(forward(params, x))
+    if output.activation != identity and is_numpy(predictions) and (predictions < 0).any():
+        rows = (predictions.reshape(len(predictions), -1) < 0).any(axis=1).sum()
+        hint = "np.isfinite(x) shows whether x is the cause, and nn.inspect(params, x) where in the network it begins"
+        raise ValueError(f"the output is NaN in {rows} of {len(predictions)} rows; {hint}")
+    return lock_in_place(predictions)
 
 
 def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -217,8 +225,8 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
 
     It is a 0-d array of the dtype of the parameters. With ``sample_weight``, each example counts by its weight. The
     target class of a distribution is its most probable one; for sigmoid, a target above one half counts as 1. If any
-    prediction is NaN, even one of weight 0, the result is NaN. Parameters and errors are those of ``loss``, but the
-    network must end in softmax or sigmoid.
+    prediction is NaN, even one of weight 0, or a target is (NumPy's are checked), the result is NaN. Parameters and
+    errors are those of ``loss``, but the network must end in softmax or sigmoid.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(2), np.zeros(2), nn.softmax)
@@ -228,11 +236,11 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
     output = output_of(params)
     if output.activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
-    predictions = forward(params, x)
-    _, _, targets, weights, total_weight = targeted(output, predictions, y, sample_weight)
-    xp, hits = namespace(predictions), output.decide(predictions) == output.decide(targets)
-    hits = _weighted(xp.reshape(xp.astype(hits, predictions.dtype), (predictions.shape[0], -1)), weights)
-    return lock_in_place(xp.where(xp.any(xp.isnan(predictions)), xp.nan, xp.sum(hits) / (total_weight * hits.shape[1])))
+    _, predictions, targets, weights, total_weight = targeted(output, forward(params, x), y, sample_weight)
+    xp, predicted, wanted = namespace(predictions), output.decide(predictions), output.decide(targets)
+    hits = xp.reshape(xp.astype(predicted == wanted, targets.dtype), (predictions.shape[0], -1))
+    share = xp.sum(_weighted(hits, weights)) / (total_weight * hits.shape[1])
+    return floats_like(xp.where(xp.any((predicted < 0) | (wanted < 0)), xp.nan, share), predictions)
 
 
 # What the activation at the output means, and the targets of a batch
@@ -248,7 +256,10 @@ class Output(NamedTuple):
 
 
 class Targeted(NamedTuple):
-    """The logits of a batch with its targets: what the loss and its gradient are computed from."""
+    """The logits of a batch with its targets: what the loss and its gradient are computed from, in float32 at least.
+
+    So counts and sums over examples have room where the parameters are float16, and small errors do not underflow.
+    """
 
     output: Output
     z: Array
@@ -258,12 +269,12 @@ class Targeted(NamedTuple):
 
     def loss(self) -> Array:
         """Return the mean loss."""
-        losses = _weighted(self.output.losses(self.z, self.targets), self.weights)
-        return lock_in_place(namespace(losses).sum(losses) / self.total_weight)
+        losses = _weighted(self.output.losses(wide(self.z), self.targets), self.weights)
+        return floats_like(namespace(losses).sum(losses) / self.total_weight, self.z)
 
     def gradient(self) -> Array:
         """Return the gradient of the mean loss at the logits, ``(prediction - target) / n``."""
-        errors = self.output.activation.function(self.z) - self.targets
+        errors = self.output.activation.function(wide(self.z)) - self.targets
         return (errors if self.weights is None else _weighted(errors, self.weights)) / self.total_weight
 
 
@@ -281,9 +292,9 @@ def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) ->
     if y.shape[:1] != (n,):
         raise ValueError(f"y has the shape {y.shape}, but x has {n} rows")
     if sample_weight is None:
-        return Targeted(output, z, output.targets(y, z), None, n)
-    y, weights = _with_valid_targets(y, sample_weight, z)
-    return Targeted(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
+        return Targeted(output, z, output.targets(y, wide(z)), None, n)
+    y, weights = _with_valid_targets(y, sample_weight, wide(z))
+    return Targeted(output, z, output.targets(y, wide(z)), weights, namespace(z).sum(weights))
 
 
 def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
@@ -360,11 +371,14 @@ def _cross_entropies(z: Array, targets: Array) -> Array:
 
 
 def _most_probable(predictions: Array) -> Array:
-    return as_integers(namespace(predictions).argmax(predictions, axis=-1))
+    xp = namespace(predictions)
+    labels = as_integers(xp.argmax(predictions, axis=-1))
+    return xp.where(xp.any(xp.isnan(predictions), axis=-1), -1, labels)
 
 
 def _above_half(predictions: Array) -> Array:
-    return astype(predictions > 0.5, int_dtype(namespace(predictions)))
+    xp = namespace(predictions)
+    return xp.where(xp.isnan(predictions), -1, astype(predictions > 0.5, int_dtype(xp)))
 
 
 _OUTPUTS = {

@@ -10,9 +10,9 @@ import attrs
 
 from purenn import trees
 from purenn.arguments import as_floats, as_integers, check_number, describe
-from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace
+from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace, wide
 from purenn.records import Vector, floats_like, record
-from purenn.trees import T, Tree, aligned, flatten, like, namespace_of, unit_and_norm, zeros_like
+from purenn.trees import T, Tree, aligned, flatten, like, namespace_of, tree_map, unit_and_norm, zeros_like
 
 _HINTS = {"grads": "; purenn.check_vjp checks the rule of a layer"}
 
@@ -48,7 +48,7 @@ def sgd_step(params: T, grads: T, lr: float | T) -> T:
     """
     ps, gs, rebuilt = aligned(_HINTS, params=params, grads=grads)
     lrs = _per_leaf("lr", lr, params, ps)
-    return cast("T", rebuilt([floats_like(-lr * g + p, p) for p, g, lr in zip(ps, gs, lrs, strict=True)]))
+    return cast("T", rebuilt([floats_like(-lr * wide(g) + wide(p), p) for p, g, lr in zip(ps, gs, lrs, strict=True)]))
 
 
 def momentum_step(
@@ -65,7 +65,8 @@ def momentum_step(
     params, grads, lr
         Those of ``sgd_step``.
     velocity : Params
-        As returned by the previous step; start with ``zeros_like(params)``.
+        As returned by the previous step; start with ``zeros_like(params)``. For parameters of 16 bits, the returned
+        velocity is float32, since rounding would stop its growth; ``jax.lax.scan`` must start with such zeros.
     momentum : float
         At least 0 and below 1.
     nesterov : bool
@@ -84,10 +85,12 @@ def momentum_step(
     (array([0.75]), array([2.5]))
     """
     momentum = check_number("momentum", momentum, least=0, below=1)
-    ps, gs, vs, rebuilt = aligned(_HINTS, params=params, grads=grads, velocity=velocity)
+    ps, gs, vs, rebuilt = aligned(_HINTS, ("velocity",), params=params, grads=grads, velocity=velocity)
+    gs, vs = ([wide(array) for array in arrays] for arrays in (gs, vs))
     vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
     directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
-    ps = [floats_like(-c * d + p, p) for d, p, c in zip(directions, ps, _per_leaf("lr", lr, params, ps), strict=True)]
+    columns = zip(directions, ps, _per_leaf("lr", lr, params, ps), strict=True)
+    ps = [floats_like(-c * d + wide(p), p) for d, p, c in columns]
     return rebuilt(ps), rebuilt(vs)
 
 
@@ -105,7 +108,8 @@ class AdamState(Vector):
     steps : array, ()
         The number of steps taken: int64; in other libraries, their default integer type.
     means, squares : Params
-        The exponential averages of the gradient and of its square, like the parameters.
+        The exponential averages of the gradient and of its square, like the parameters, but in float32 where these have
+        16 bits: the square of a gradient of 1e-4 is 0 in float16.
     """
 
     steps: Array = attrs.field(converter=as_integers, validator=_check_steps)
@@ -119,9 +123,9 @@ class AdamState(Vector):
 def adam_init(params: Tree) -> AdamState:
     """Return the state that ``adam_step`` starts with: no steps, averages of zero.
 
-    ``params`` is a network, or any other tree of arrays, built of records and tuples. Raises TypeError if the tree
-    holds a list or a dict (both mutable, but a state is not), or a leaf that is not an array;
-    ValueError if the tree has no arrays.
+    ``params`` is a network, or any other tree of arrays, built of records and tuples. The averages are float32 where
+    the parameters have 16 bits. Raises TypeError if the tree holds a list or a dict (both mutable, but a state is not),
+    or a leaf that is not an array; ValueError if the tree has no arrays.
 
     >>> import numpy as np, purenn as nn
     >>> nn.adam_init(np.ones(3))
@@ -129,7 +133,7 @@ def adam_init(params: Tree) -> AdamState:
     """
     if any(node is not trees.LEAF and node[0].cls in (list, dict) for node in flatten(params)[1]):
         raise TypeError("params holds a list or a dict, but the state of Adam cannot; use a record or a tuple instead")
-    xp, zeros = namespace_of(aligned(params=params)[0]), zeros_like(params)
+    xp, zeros = namespace_of(aligned(params=params)[0]), zeros_like(tree_map(wide, params))
     return AdamState(xp.asarray(0), zeros, zeros)
 
 
@@ -190,9 +194,10 @@ def adam_step(
     beta1 = float(check_number("beta1", beta1, least=0, below=1))
     beta2 = float(check_number("beta2", beta2, least=0, below=1))
     averages = {"state.means": state.means, "state.squares": state.squares}
-    ps, gs, ms, vs, rebuilt = aligned(_HINTS, params=params, grads=grads, **averages)
+    ps, gs, ms, vs, rebuilt = aligned(_HINTS, [*averages], params=params, grads=grads, **averages)
     lrs, decays = _per_leaf("lr", lr, params, ps), _per_leaf("weight_decay", weight_decay, params, ps, least=0)
     steps = lock_in_place(state.steps + 1)
+    gs, ms, vs = ([wide(array) for array in arrays] for arrays in (gs, ms, vs))
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
@@ -202,10 +207,11 @@ def adam_step(
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
     alphas, eps_hat = [lr * xp.sqrt(correction2) / correction1 for lr in lrs], eps * xp.sqrt(correction2)
+    kept = [wide(p) for p in ps]
     if not (isinstance(weight_decay, (int, float)) and weight_decay == 0):
-        ps = [floats_like((1 - lr * decay) * p, p) for p, lr, decay in zip(ps, lrs, decays, strict=True)]
-    columns = zip(ps, ms, vs, alphas, strict=True)
-    ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + p, p) for p, m, v, alpha in columns]
+        kept = [(1 - lr * decay) * p for p, lr, decay in zip(kept, lrs, decays, strict=True)]
+    columns = zip(kept, ms, vs, alphas, ps, strict=True)
+    ps = [floats_like(m / (namespace(v).sqrt(v) + eps_hat) * -alpha + k, p) for k, m, v, alpha, p in columns]
     return rebuilt(ps), like(state, steps=steps, means=rebuilt(ms), squares=rebuilt(vs))
 
 

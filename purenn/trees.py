@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from purenn.arguments import check_real, describe
-from purenn.arrays import Array, lock_in_place, namespace, read_only
+from purenn.arrays import Array, lock_in_place, namespace, read_only, wide
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -251,11 +251,12 @@ def tree_leaves(tree: Tree) -> list[Any]:
     return flatten(tree)[0]
 
 
-def aligned(hints: dict[str, str] = {}, /, **trees: Any) -> tuple[Any, ...]:  # noqa: B006
+def aligned(hints: dict[str, str] = {}, averages: Sequence[str] = (), /, **trees: Any) -> tuple[Any, ...]:  # noqa: B006
     """Return one list of arrays per tree, then a function that builds such a tree from a list of arrays.
 
     Raises ValueError unless the trees have the same structure, with arrays of the same shape and dtype in each place;
     TypeError if a leaf is not an array. ``hints`` maps the name of a tree to advice for the error about its arrays.
+    The trees named in ``averages`` may be float32 where the first has 16 bits.
     """
     columns, structure = alike(trees)
     for leaf in {type(leaf): leaf for leaf in itertools.chain(*columns)}.values():
@@ -263,7 +264,8 @@ def aligned(hints: dict[str, str] = {}, /, **trees: Any) -> tuple[Any, ...]:  # 
     (first, arrays), *others = zip(trees, columns, strict=True)
     types = [(array.shape, array.dtype) for array in arrays]
     for name, theirs in others:
-        if [(array.shape, array.dtype) for array in theirs] != types:
+        given = [(array.shape, array.dtype) for array in theirs]
+        if given != types and not (name in averages and given == [(a.shape, wide(a).dtype) for a in arrays]):
             texts = map(describe, arrays), map(describe, theirs)
             raise _difference(first, name, leaf_paths(structure), *texts, hints.get(name, ""))
     return *columns, functools.partial(unflatten, structure)
@@ -289,6 +291,8 @@ def zeros_like(tree: T) -> T:
 def vdot(a: Tree, b: Tree) -> Array:
     """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers, as a 0-d array.
 
+    It is summed in float32 at least, and returned so.
+
     Raises ValueError if the trees differ in structure, a shape or a dtype, or have no arrays.
 
     >>> import numpy as np, purenn as nn
@@ -297,13 +301,15 @@ def vdot(a: Tree, b: Tree) -> Array:
     """
     ours, theirs, _ = aligned(a=a, b=b)
     xp = namespace_of(ours)
-    return lock_in_place(functools.reduce(operator.add, [xp.sum(p * q) for p, q in zip(ours, theirs, strict=True)]))
+    products = [xp.sum(wide(p) * wide(q)) for p, q in zip(ours, theirs, strict=True)]
+    return lock_in_place(functools.reduce(operator.add, products))
 
 
 def global_norm(tree: Tree) -> Array:
     """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``, as a 0-d array.
 
-    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows.
+    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows,
+    in float32 at least.
 
     Raises ValueError if the tree has no arrays, TypeError if an array is complex or does not hold numbers.
 
@@ -322,6 +328,7 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     xp = namespace_of(arrays)
     for array in arrays:
         check_real(array, "leaf")
+    arrays = [wide(array) for array in arrays]
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
     magnitude = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((magnitude > 0) & xp.isfinite(magnitude), magnitude, xp.ones_like(magnitude))

@@ -338,7 +338,9 @@ def test_no_number_of_jax_changes_a_dtype(name, dtype):
     params = nn.tree_map(lambda p: jnp.asarray(p, dtype), small()[0].layers[0])
     results = [NUMBERS[name](params, c) for c in (jnp.float64(0.5), jnp.float32(0.5), np.float64(0.5), 0.5)]
     for tree in (*results, jax.jit(NUMBERS[name])(params, jnp.float64(0.5))):
-        assert {leaf.dtype for leaf in nn.tree_leaves(tree) if leaf.ndim} == {jnp.dtype(dtype)}
+        dtypes = {leaf.dtype for leaf in nn.tree_leaves(tree) if leaf.ndim}
+        assert dtypes in ({jnp.dtype(dtype)}, {jnp.dtype(dtype), jnp.dtype("float32")})
+        assert len(dtypes) == 1 or name in ("lr", "eps", "weight_decay", "momentum")  # whose averages are float32
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
