@@ -28,26 +28,56 @@ def describe(array: Any) -> str:
 
 
 def brief(value: object) -> str:
-    """Return what a value is in a few characters, for messages."""
+    """Return what a value is in a few characters, for messages; not what is in a long or a nested list."""
+    if isinstance(value, list) and (len(value) > 3 or any(isinstance(item, list) for item in value)):
+        return f"a list of {len(value)}"
     return describe(value) if is_array(value) else reprlib.repr(value)
 
 
-def type_name(layer: Any) -> str:
-    """Return the name of a layer's class; for a tuple, add how to unpack the result of a step."""
-    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(layer, tuple) else ""
-    return type(layer).__name__ + hint
+def type_name(value: Any) -> str:
+    """Return the name of a value's class; for a tuple, add how to unpack the result of a pullback or a step."""
+    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(value, tuple) else ""
+    return type(value).__name__ + (of_pullback(value) or hint)
+
+
+def of_pullback(value: Any) -> str:
+    """Return how to take the gradient from what a pullback returned; an empty text for anything else."""
+    is_pair = isinstance(value, tuple) and len(value) == 2 and callable(value[1])
+    return " (pullback(dy)[0] is the gradient)" if is_pair else ""
 
 
 def check_floats(array: Array, name: str = "array", hint: str = "") -> None:
-    """Raise TypeError, with a hint, unless an array holds floats."""
+    """Raise TypeError unless an array holds floats; the hint is for integers."""
+    namespace(array, name)  # raises TypeError
     if not has_kind(array, "real floating"):
-        raise TypeError(f"{name} is {describe(array)}, but must hold floats: {name}.astype(np.float32){hint}")
+        raise TypeError(f"{name} is {describe(array)}, but must hold floats: {way_to_numbers(array, name, hint)}")
 
 
-def check_real(array: Array, name: str) -> None:
-    """Raise TypeError unless an array holds real numbers."""
-    if not has_kind(array, "integral", "real floating"):
-        raise TypeError(f"{name} is {describe(array)}, but must hold real numbers")
+def check_real(array: Array, name: str, *more: str) -> None:
+    """Raise TypeError unless an array holds real numbers, or is of one of the kinds in ``more``."""
+    namespace(array, name)  # raises TypeError
+    if not has_kind(array, "integral", "real floating", *more):
+        raise TypeError(f"{name} is {describe(array)}, but must hold real numbers: {way_to_numbers(array, name)}")
+
+
+def way_to_numbers(array: Array, name: str, hint: str = "") -> str:
+    """Return what makes real numbers of an array, depending on its dtype."""
+    kind = "names" if getattr(array.dtype, "names", None) else getattr(array.dtype, "kind", "i")
+    unfit = sorted({cls.__name__ for cls in held_types(array) if not hasattr(cls, "__float__")})
+    ways = {
+        "names": f"numpy.lib.recfunctions.structured_to_unstructured({name}) makes a matrix",
+        "c": f"{name}.real leaves out the imaginary parts",
+        "O": f"replace or leave out its values of type {', '.join(unfit)}" if unfit else "",
+    }
+    ways |= dict.fromkeys("mM", f"({name} - {name}.min()) / np.timedelta64(1, 's') counts seconds")
+    columns = "(column[:, None] == np.unique(column)) * 1.0 makes columns of 0 and 1"
+    ways |= dict.fromkeys("UST", f"{name}.astype(float) reads numbers; of a column of other texts, {columns}")
+    return ways.get("U" if unfit == ["str"] else kind) or f"{name}.astype(np.float32){hint}"
+
+
+def held_types(array: Array) -> list[type]:
+    """Return the types of the values of an array of objects, one for each value; none for other arrays."""
+    return [type(value) for value in array.flat] if is_numpy(array) and array.dtype == object else []
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
@@ -95,8 +125,7 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
 def as_floats(value: Any, name: str) -> Array:
     """Return an integer, or an array of numbers or booleans, as an array of its library's default float dtype."""
     array = value if is_array(value) else np.asarray(as_int(name, value))
-    if not has_kind(array, "bool"):
-        check_real(array, name)
+    check_real(array, name, "bool")
     xp = namespace(array)
     return xp.astype(array, xp.asarray(0.0).dtype)
 

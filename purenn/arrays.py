@@ -44,6 +44,7 @@ def namespace(array: Array, name: str = "array") -> Any:
     if not is_array(array):
         way_out = f"{name}.toarray()" if hasattr(array, "toarray") else f"np.asarray({name})"
         way_out = f"{name}.detach().numpy()" if hasattr(array, "detach") else way_out
+        way_out = "pullback(dy)[0]" if callable(array) else way_out
         raise TypeError(f"{name} is of type {given}, but must be an array; {way_out} makes one")
     if isinstance(array, np.ndarray) and type(array) is not np.memmap:
         way_out = f"{name}.filled(...)" if np.ma.isMaskedArray(array) else f"np.asarray({name})"
@@ -53,7 +54,7 @@ def namespace(array: Array, name: str = "array") -> Any:
 
 @functools.cache
 def _is_kind(xp: Any, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-    unknown = xp is np and dtype.isbuiltin == 2  # to NumPy, as the bfloat16 of ml_dtypes is
+    unknown = xp is np and (dtype.isbuiltin == 2 or dtype.kind == "T")  # the bfloat16 of ml_dtypes; NumPy's strings
     return not unknown and bool(xp.isdtype(dtype, kind))  # 0.9 us in NumPy, as long as a small matrix product
 
 

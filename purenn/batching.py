@@ -30,13 +30,13 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     batch_size : int
         At least 1. The last batch is smaller if ``n`` is not a multiple of it.
     drop_last : bool
-        Whether to leave out the last batch if it is smaller.
+        Whether to leave out the last batch if it is smaller; it must not be the only one.
 
     Raises
     ------
     ValueError
-        If the arrays differ in length, one is 0-d, there are none, ``batch_size`` is not positive, or the seed is not
-        valid.
+        If the arrays differ in length, one is 0-d, there are none, ``batch_size`` is not positive, ``drop_last`` leaves
+        no batch, or the seed is not valid.
     TypeError
         If ``x`` or ``y`` holds something other than arrays, or ``batch_size`` is not an int.
 
@@ -51,13 +51,16 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     arrays, structure = flatten((x, y))
     named = dict(zip(leaf_paths(flatten({"x": x, "y": y})[1]), arrays, strict=True))
     for name, array in named.items():
-        namespace(array, name.rpartition(".")[0] or name)  # raises TypeError
+        outer = name[0] if isinstance({"x": x, "y": y}[name[0]], list) else name.rpartition(".")[0]
+        namespace(array, outer or name)  # raises TypeError
     lengths = {array.shape[:1] for array in arrays}
     if len(lengths) != 1 or () in lengths:
         given = ", ".join(f"{name} is {describe(array)}" for name, array in named.items())
         raise ValueError(f"{given or 'x and y hold no arrays'}; all arrays must have the same number of rows")
     batch_size = as_int("batch_size", batch_size, least=1)
     ((n,),) = lengths
+    if drop_last and n < batch_size:
+        raise ValueError(f"drop_last leaves no batch of {batch_size} of {n} rows; use drop_last=False")
     order = np.arange(n) if seed is None else generator(seed).permutation(n)
     parts = (order[k : k + batch_size] for k in range(0, n - n % batch_size if drop_last else n, batch_size))
     return (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)

@@ -15,6 +15,7 @@ in memory), ``{"activation": "purenn.tanh"}``, and for a record its class and it
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import itertools
@@ -35,7 +36,7 @@ from purenn.records import build_checked, check_fields, is_record, record_classe
 from purenn.trees import Tree, fields_of
 
 _ZEROS = b"0" * 64
-_CONTENT = "records, tuples, lists, dicts, strings, real numbers, arrays of numbers (.astype, .real, .tolist() convert)"
+_CONTENT = "records, tuples, lists, dicts, strings, real numbers, and arrays of real numbers"
 _DTYPES = {"BOOL": "|b1", "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
 _DTYPES |= {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
@@ -54,6 +55,7 @@ def save(path: str | os.PathLike[str], tree: Tree) -> None:
     Parameters
     ----------
     path : path of a file
+        A str, a ``pathlib.Path``, or bytes.
     tree : tree
         Records, NumPy arrays of bools, integers and floats, ints, floats, strings, bools, None; tuples, lists and dicts
         of these. Arrays must not change meanwhile. A NumPy scalar comes back as a 0-d array.
@@ -77,8 +79,10 @@ def save(path: str | os.PathLike[str], tree: Tree) -> None:
     ...     nn.load(pathlib.Path(directory) / "params") == params
     True
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path is {type(path).__name__}, but must be the path of a file: nn.save(path, tree)")
     header, arrays = _encoded(tree)
-    with _replaced(path) as file:
+    with _replaced(os.fsdecode(path)) as file:
         checksum = hashlib.sha256(header)
         file.write(header)
         for array in arrays:
@@ -122,15 +126,16 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
     (Dropout(rate=0.5, seed=None), 7)
     """
     admitted = _admitted(records if isinstance(records, Mapping) else as_tuple("records", records))
+    path = os.fsdecode(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
-        raise CheckpointError(f"{os.fspath(path)} is not a regular file, and so not a checkpoint")
+        raise CheckpointError(f"{path} is not a regular file, and so not a checkpoint")
     with open(path, "rb") as file:
         try:
             return _read(file, admitted)
         except (MemoryError, OSError):  # not the fault of the file
             raise
         except Exception as error:  # whatever the validation of a record raises, too
-            raise CheckpointError(f"{os.fspath(path)} cannot be loaded: {error}") from error
+            raise CheckpointError(f"{path} cannot be loaded: {error}") from error
 
 
 def _name_of(value: Any) -> str:
@@ -151,29 +156,39 @@ def _admitted(records: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def _replaced(path: str) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of an old one when the block ends; if anything fails, the old one stays."""
     target = os.path.realpath(path)
     old_mode = os.stat(target).st_mode if os.path.exists(target) else None
     if old_mode is not None and not stat.S_ISREG(old_mode):
         raise OSError(f"{target} is not a regular file, so save does not replace it")
     new = os.path.join(os.path.dirname(target), f".purenn-{os.urandom(8).hex()}")
-    directory = os.open(os.path.dirname(target), os.O_DIRECTORY) if hasattr(os, "O_DIRECTORY") else None
+    flags = getattr(os, "O_DIRECTORY", None)
+    directory = None if flags is None else _if_supported(os.open, os.path.dirname(target), flags)
     try:
         with open(new, "xb", opener=functools.partial(os.open, mode=0o666 if old_mode is None else 0o600)) as file:
             if old_mode is not None:
-                os.chmod(new, stat.S_IMODE(old_mode))
+                _if_supported(os.chmod, new, stat.S_IMODE(old_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, target)
         if directory is not None:
-            os.fsync(directory)  # then the name is on the disk, too
+            _if_supported(os.fsync, directory)  # then the name is on the disk, too
     finally:
         with contextlib.suppress(OSError):
             os.unlink(new)  # unless it has taken the place
         if directory is not None:
             os.close(directory)
+
+
+def _if_supported(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Do what some file systems lack or forbid, such as CIFS and gcsfuse: sync a directory, or set a mode."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM):
+            raise
 
 
 # From a tree to a header and arrays
@@ -194,7 +209,7 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             items = [*inner(enumerate(value)).values()]
             return items if type(value) is list else {"tuple": items}
         if type(value) is dict:
-            return {"dict": inner((key, value[key]) for key in sorted(map(_checked_key, value)))}
+            return {"dict": inner((_checked_key(key), child) for key, child in value.items())}
         if is_record(value):
             named = value if isinstance(value, activations.Activation) else type(value)
             name = ours.get(named) or given.setdefault(named, _name_of(named))
@@ -204,7 +219,11 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
         foreign = hasattr(value, "__array__") and not is_numpy(value)
         held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
-        raise TypeError(f"{'.'.join(path) or 'the tree'} is {brief(value)}, but a checkpoint holds {held}")
+        kind = value.dtype.kind if is_numpy(value) else "c" * (type(value) is complex)
+        ways = {"": "", "c": "(.real, .imag)", "f": ".astype(float)"}
+        way_out = ways.get(kind, ".astype(str).tolist()" if kind in "SMm" else ".tolist()")
+        place = f"in the tree, item {'.'.join(path)}" if path else "the tree"
+        raise TypeError(f"{place} is {brief(value)}, but a checkpoint holds {held}{way_out and f': {way_out}'}")
 
     structure, end = json.dumps(encode(tree, ()), separators=(",", ":")), 0
     entries: dict[str, Any] = {"__metadata__": {"format": "purenn 2", "sha256": _ZEROS.decode(), "tree": structure}}

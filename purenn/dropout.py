@@ -58,7 +58,7 @@ class Dropout:
 
 @vjp.register
 def _dropout_vjp(layer: Dropout, x: Array) -> tuple[Array, Pullback]:
-    check_floats(x)
+    check_floats(x, "x")
     scale = 1.0 if layer.seed is None else astype(uniform(layer.seed, x) >= layer.rate, x.dtype) / (1 - layer.rate)
     return lock_in_place(x * scale), lambda dy: (Dropout(layer.rate), lambda: lock_in_place(dy * scale))
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from purenn.activations import Activation
 from purenn.arrays import Array, is_array, is_float, namespace
-from purenn.layers import dense_vjp, network_vjp, vjp
+from purenn.layers import dense_vjp, network_vjp, vjp, with_place
 from purenn.losses import logits, logits_vjp, output_of, targeted
 from purenn.records import record
 from purenn.trees import Layer, Tree, flatten, global_norm, like
@@ -107,15 +107,18 @@ def _traced(layer: Any, path: str, x: Any, is_last: bool) -> tuple[Any, Callable
     """
     if vjp.dispatch(type(layer)) is not network_vjp:
         rule = logits_vjp if is_last and vjp.dispatch(type(layer)) is dense_vjp else vjp
-        try:
-            y, pullback = (None, None) if x is None else rule(layer, x)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in {path or 'the layer'}")
-            raise
+
+        def located(function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except Exception as error:
+                raise with_place(error, path, layer) if path else error  # noqa: B904
+
+        y, pullback = (None, None) if x is None else located(rule, layer, x)
 
         def back(dy: Any) -> Any:
-            gradient, dx = pullback(dy) if pullback and dy is not None else (None, lambda: None)
-            return [Row(path, layer, x, y, dy, gradient)], gradient, dx
+            gradient, dx = located(pullback, dy) if pullback and dy is not None else (None, lambda: None)
+            return [Row(path, layer, x, y, dy, gradient)], gradient, lambda: located(dx)
 
         return y, back
 

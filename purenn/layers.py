@@ -132,12 +132,12 @@ class Params(Vector):
         if not isinstance(self.layers, tuple) or not self.layers:
             raise ValueError(f"layers is {brief(self.layers)}, but must be a tuple of at least one layer")
         given = None
-        for number, layer in enumerate(self.layers, start=1):
+        for number, layer in enumerate(self.layers):
             if not is_record(layer):
-                raise TypeError(f"layer {number} is {brief(layer)}, but must be a record such as purenn.Dense")
+                raise TypeError(f"layers.{number} is {brief(layer)}, but must be a record such as purenn.Dense")
             taken = getattr(layer, "fan_in", None)
             if given is not None and taken is not None and given != taken:
-                raise ValueError(f"layer {number} takes {taken} features, but layer {number - 1} gives {given}")
+                raise ValueError(f"layers.{number} takes {taken} features, but layers.{number - 1} gives {given}")
             given = getattr(layer, "fan_out", None)
         _check_dtypes(self)
 
@@ -349,16 +349,15 @@ def affine(layer: Dense, x: Array) -> tuple[Array, Array]:
 
 def _checked_batch(layer: Dense, x: Array) -> Array:
     """Return a batch in the dtype of a layer; raise if it does not fit."""
-    namespace(x, "x")
+    check_floats(x, "x", "; pixels also / 255, other numbers normalized")
     if x.ndim != 2:
-        way_out = "x[None, :] is a batch of one" if x.ndim == 1 else "x.reshape(len(x), -1) flattens each example"
+        way_out = "x.reshape(len(x), -1) flattens each example" if x.ndim else "x.reshape(1, 1) is a batch of one"
+        vector = "x[:, None] is a column" if layer.fan_in == 1 else "x[None, :] is a batch of one"
+        way_out = vector if x.ndim == 1 else way_out
         raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); {way_out}")
     if x.shape[1] != layer.fan_in:
         raise ValueError(f"x has {x.shape[1]} features, but the layer takes {layer.fan_in}")
-    if x.dtype != layer.weights.dtype:
-        check_floats(x, "x", "; pixels also / 255, other numbers normalized")
-        x = astype(x, layer.weights.dtype)
-    return x
+    return astype(x, layer.weights.dtype)
 
 
 # Params: the chain rule
@@ -368,9 +367,8 @@ def _network_forward(network: Params, x: Array) -> Array:
     for number, layer in enumerate(network.layers):
         try:  # as `applied` does: a network that only predicts makes few calls
             x = forward(layer, x)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in layer {number + 1}, {type(layer).__name__}")
-            raise
+        except Exception as error:
+            raise with_place(error, f"layers.{number}", layer)  # noqa: B904
     return read_only(x)
 
 
@@ -393,7 +391,7 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
     """
     steps = []
     for number in range(count):
-        x, pullback = applied(vjp, network, number, x)
+        x, pullback = placed(network, number, vjp, network.layers[number], x)
         steps.append((x, pullback))
     first = 0  # the first layer with arrays: those below need no gradient at their output, unless dx is called
     while first < count and not has_arrays(network.layers[first]):
@@ -401,20 +399,21 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
 
     def chained_pullback(dx: Callable[[], Array]) -> tuple[tuple[Any, ...], Callable[[], Array]]:
         gradients = []
-        for _, pullback in reversed(steps[first:]):
-            dy = dx()
+        for number in range(count - 1, first - 1, -1):
+            dy = placed(network, number + 1, dx)
             del dx  # frees what only dx holds
-            gradient, dx = pullback(dy)
+            gradient, dx = placed(network, number, steps[number][1], dy)
             gradients.append(gradient)
-        for y, pullback in reversed(steps[:first]):
+        for number in range(first - 1, -1, -1):
+            y, pullback = steps[number]
             xp = namespace(y)
             zeros = xp.broadcast_to(xp.zeros((), dtype=y.dtype), y.shape)  # take no memory
-            gradients.append(pullback(zeros)[0])
+            gradients.append(placed(network, number, pullback, zeros)[0])
 
         def below() -> Array:
-            dy = dx()
-            for _, pullback in reversed(steps[:first]):
-                dy = pullback(dy)[1]()
+            dy = placed(network, first, dx)
+            for number in range(first - 1, -1, -1):
+                dy = placed(network, number, placed(network, number, steps[number][1], dy)[1])
             return read_only(dy)
 
         return tuple(reversed(gradients)), below
@@ -422,14 +421,24 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
     return x, chained_pullback
 
 
-def applied(rule: Callable[[Layer, Array], Any], network: Params, number: int, x: Array) -> Any:
-    """Apply a rule to a layer of a network; an error notes which layer it was."""
-    layer = network.layers[number]
+def placed(network: Params, number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a layer of a network; an error says which layer it was."""
     try:
-        return rule(layer, x)
-    except (TypeError, ValueError) as error:
-        error.add_note(f"in layer {number + 1}, {type(layer).__name__}")
-        raise
+        return function(*arguments)
+    except Exception as error:
+        raise with_place(error, f"layers.{number}", network.layers[number])  # noqa: B904
+
+
+def with_place(error: Exception, path: str, layer: Layer) -> Exception:
+    """Return an error whose message ends in the path and the class of the layer that raised it.
+
+    It is the same error, unless its class makes its own message.
+    """
+    message, _, inner = str(error).rpartition(" (in layers.")
+    place = f"{path}.layers.{inner}" if message else f"{path}, {type(layer).__name__})"  # inner: of a network in it
+    error.args = (f"{message or error} (in {place}",)
+    cls = next((cls for cls in (TypeError, ValueError) if isinstance(error, cls)), RuntimeError)
+    return error if place in str(error) else cls(*error.args)
 
 
 _HALVES: dict[Any, Any] = {dense_vjp: _dense_forward, network_vjp: _network_forward}  # rules without their pullbacks

@@ -8,14 +8,15 @@ a probability.
 """
 
 import math
+import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from purenn import layers
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arguments import as_floats, as_integers, describe, type_name
+from purenn.arguments import as_floats, as_integers, check_real, describe, held_types, type_name
 from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace, wide
-from purenn.layers import Dense, GradientAndDx, Pullback, affine, applied, chained, checked, dense_vjp, forward, vjp
+from purenn.layers import Dense, GradientAndDx, Pullback, affine, chained, checked, dense_vjp, forward, placed, vjp
 from purenn.records import floats_like
 from purenn.trees import Layer, T, like
 
@@ -49,7 +50,7 @@ def logits(params: Layer, x: Array) -> Array:
     if vjp.dispatch(type(params)) is layers.network_vjp:
         *below, _ = params.layers
         h = forward(like(params, layers=tuple(below)), x) if below else x
-        return applied(logits, params, len(below), h)
+        return placed(params, len(below), logits, params.layers[-1], h)
     return lock_in_place(affine(output_layer(params), x)[1])
 
 
@@ -80,7 +81,7 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
         return checked(layers.affine_vjp, output_layer(params), x)
     last = len(params.layers) - 1
     h, chained_pullback = chained(params, x, last)
-    z, last_pullback = applied(logits_vjp, params, last, h)
+    z, last_pullback = placed(params, last, logits_vjp, params.layers[last], h)
 
     def network_pullback(dz: Array) -> GradientAndDx:
         gradient, dh = last_pullback(dz)
@@ -203,8 +204,8 @@ def predict(params: Layer, x: Array) -> Array:
 
     For softmax: the label of the most probable class, ``(n,)``. For sigmoid: 1 where the probability is above one half,
     else 0, ``(n, fan_out)``. For identity: the values, ``(n, fan_out)``. Parameters and errors are those of ``loss``;
-    ``n`` may be 0. A label cannot be NaN: where the output of softmax or sigmoid is NaN, ValueError is raised; for
-    other libraries' arrays, whose values may be unknown, the label is -1.
+    ``n`` may be 0. A label cannot be NaN: if the output of softmax or sigmoid is NaN in any row, ValueError is raised;
+    with arrays of other libraries, whose values may not be computed yet, such a label is -1.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(3), np.zeros(3), nn.softmax)
@@ -286,11 +287,12 @@ def _weighted(values: Array, w: Array | None) -> Array:
 def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) -> Targeted:
     """Check the targets and the weights of a batch, and return them with its logits, or its predictions."""
     n = z.shape[0]
-    namespace(y, "y")  # raises TypeError
     if n == 0:
         raise ValueError("the batch is empty; a loss needs at least one example")
+    namespace(y, "y")  # raises TypeError
     if y.shape[:1] != (n,):
-        raise ValueError(f"y has the shape {y.shape}, but x has {n} rows")
+        way_out = f"; y.T has {n}" if y.shape[1:] == (n,) else ""
+        raise ValueError(f"y has the shape {y.shape}, but x has {n} rows{way_out}")
     if sample_weight is None:
         return Targeted(output, z, output.targets(y, wide(z)), None, n)
     y, weights = _with_valid_targets(y, sample_weight, wide(z))
@@ -304,7 +306,8 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     if w.shape != like.shape[:1]:
         raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
     if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
-        raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0")
+        hint = "; skip a batch without any: if weights.any()" if (w == 0).all() else ""
+        raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0{hint}")
     w = namespace(w).where(w >= 0, w, math.nan)
     w = w / namespace(w).max(w)
     xp = namespace(y) if is_numpy(w) else namespace(like)
@@ -327,17 +330,36 @@ def output_of(params: Any) -> Output:
 def _class_targets(y: Array, like: Array) -> Array:
     if has_kind(y, "integral") and y.ndim == 1:
         if is_numpy(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
-            raise ValueError(f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}")
+            given = f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}"
+            hint = "; if those below 0 are unknown, sample_weight=y >= 0 leaves them out" if y.min() < 0 else ""
+            raise ValueError(f"{given}: {_NUMBERED}{hint}")
         xp = namespace(like)
         return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
+    if y.ndim == 2 and y.shape[1] == 1 < like.shape[1]:
+        raise ValueError(f"y has the shape {y.shape}, but must be labels, (n,): y[:, 0]; or distributions, (n, k)")
     if y.ndim != 2:
-        labels = "y.astype(int)" if has_kind(y, "real floating") else "np.unique(y, return_inverse=True)[1]"
+        labels = _way_to_labels(y)
         raise TypeError(f"y is {describe(y)}, but must be integer labels, (n,): {labels}; or distributions, (n, k)")
     targets = _value_targets(y, like)
     if is_numpy(y) and not ((y >= -_slack(y)).all() and (abs(y.sum(axis=1, dtype=float) - 1) <= _slack(y)).all()):
         rule = "its values must be from 0 to 1, and their sum 1; y / y.sum(axis=1, keepdims=True) makes the sums 1"
         raise ValueError(f"y has a row that is not a distribution: {rule}")
     return targets
+
+
+_NUMBERED = "names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsorted(names, y) a batch"
+
+
+def _way_to_labels(y: Array) -> str:
+    """Return what makes labels 0, 1, ... of an array, depending on its dtype."""
+    if getattr(y.dtype, "names", None):
+        return f"y[{y.dtype.names[-1]!r}] is one of its columns"
+    if len(set(types := held_types(y))) > 1:
+        one = max(types, key=types.count).__name__
+        return f"leave out the rows without a label, such as y[[type(label) is {one} for label in y]]"
+    if has_kind(y, "real floating") and is_numpy(y) and not ((y == y.round()) & (abs(y) < 2**31)).all():
+        return "leave out those that are not whole numbers, or predict values with identity as the last activation"
+    return "y.astype(int)" if has_kind(y, "bool", "real floating") else _NUMBERED
 
 
 def _slack(y: Array) -> float:
@@ -353,13 +375,19 @@ def _binary_targets(y: Array, like: Array) -> Array:
 
 
 def _value_targets(y: Array, like: Array) -> Array:
-    if not has_kind(y, "real floating", "integral", "bool"):
-        raise TypeError(f"y is {describe(y)}, but must be real numbers")
+    check_real(y, "y", "bool")
     if y.shape != like.shape:
-        way_out = "y[:, None] is a column" if y.ndim == 1 == like.shape[1] else "labels, (n,), need a softmax network"
+        way_out = f"a last layer with {y.shape[-1]} outputs fits"
+        if y.ndim == 1:
+            way_out = "y[:, None] is a column" if like.shape[1] == 1 else "labels, (n,), need a softmax network"
         raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
-    if is_numpy(y) and not (y == y).all():
-        raise ValueError(f"y has {(y != y).sum()} values that are NaN; leave these examples out, or fill them in")
+    largest = float(namespace(like).finfo(like.dtype).max)
+    if is_numpy(y) and (wrong := ~(abs(y.astype(namespace(y).result_type(y.dtype, float))) <= largest)).any():
+        rows = wrong.any(axis=1).nonzero()[0].tolist()
+        given = (
+            f"{wrong.sum()} values that are NaN or infinite in {like.dtype}, in {len(rows)} rows: {reprlib.repr(rows)}"
+        )
+        raise ValueError(f"y has {given}; leave these rows out or fill them in; normalize values that are too large")
     return astype(namespace(like).asarray(y), like.dtype)
 
 

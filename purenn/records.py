@@ -10,8 +10,8 @@ from typing import Any, Self, cast, dataclass_transform
 import attrs
 import numpy as np
 
-from purenn.arguments import brief, check_floats, check_number, describe
-from purenn.arrays import Array, astype, has_kind, is_array, lock_in_place, namespace, read_only
+from purenn.arguments import brief, check_floats, check_number, describe, type_name
+from purenn.arrays import Array, astype, has_kind, is_array, lock_in_place, namespace, read_only, wide
 from purenn.trees import Layer, T, Tree, aligned, fields_of, kinds, record_kind, tree_map
 
 
@@ -214,30 +214,40 @@ class Vector:
     __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
 
     def __add__(self, other: Self) -> Self:
-        return self._mapped(operator.add, right=other) if is_record(other) else NotImplemented
+        return self._mapped(operator.add, right=other) if is_record(other) else _no_operand(other)
 
     def __radd__(self, other: int) -> Self:
-        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() begins with 0
+        return self if isinstance(other, int) and other == 0 else _no_operand(other)  # sum() begins with 0
 
     def __sub__(self, other: Self) -> Self:
-        return self._mapped(operator.sub, right=other) if is_record(other) else NotImplemented
+        return self._mapped(operator.sub, right=other) if is_record(other) else _no_operand(other)
+
+    def __rsub__(self, other: object) -> Self:
+        return cast("Self", _no_operand(other))
 
     def __neg__(self) -> Self:
         return self._mapped(operator.neg)
 
     def __mul__(self, factor: Any) -> Self:
         c = check_number("the factor", factor)
-        return self._mapped(lambda array: c * array)
+        return self._mapped(lambda array: c * wide(array))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Self:
         c = check_number("the divisor", divisor)
-        return self._mapped(lambda array: array / c)
+        return self._mapped(lambda array: wide(array) / c)
 
     def _mapped(self, operation: Callable[..., Array], **others: Any) -> Self:
         *columns, rebuilt = aligned(left=self, **others)
         return cast("Self", rebuilt([cast_like(operation(*each), each[0]) for each in zip(*columns, strict=True)]))
+
+
+def _no_operand(other: object) -> Any:
+    """Return NotImplemented, so that Python raises TypeError; for a tuple, raise it with a hint."""
+    if isinstance(other, tuple):
+        raise TypeError(f"unsupported operand: {type_name(other)}")
+    return NotImplemented
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 A tree is a record, a tuple, list or dict of trees, None (an empty tree), or a leaf: anything else, usually an array.
 The annotations of a record say which of its fields are part of the tree (see ``purenn.records``); the others are
-static. The keys of dicts are strings, and are in sorted order.
+static. The keys of dicts are strings. The leaves of a dict are in the sorted order of its keys, as in JAX, but a dict
+that is built has its keys in the order of the dict that was taken apart.
 
 Everything here is built on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
 """
@@ -14,7 +15,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
-from purenn.arguments import check_real, describe
+from purenn.arguments import check_real, describe, of_pullback
 from purenn.arrays import Array, lock_in_place, namespace, read_only, wide
 
 T = TypeVar("T")
@@ -95,15 +96,15 @@ def _sequence_kind(cls: type, make: Callable[[Sequence[Any]], Any]) -> Kind:
     return Kind(cls, lambda items: (range(len(items)), items), lambda _, items: make(items))
 
 
-def _open_dict(node: dict[str, Any]) -> tuple[list[str], list[Any]]:
+def _open_dict(node: dict[str, Any]) -> tuple[dict[str, None], list[Any]]:
     if wrong := [key for key in node if not isinstance(key, str)]:
         raise TypeError(f"a dict in a tree has the key {describe(wrong[0])}, but keys must be strings")
-    return sorted(node), [node[key] for key in sorted(node)]
+    return dict.fromkeys(node), [node[key] for key in sorted(node)]
 
 
 kinds = _Kinds({cls: _sequence_kind(cls, cls) for cls in (tuple, list)})  # ``record`` adds every record class
 kinds[type(None)] = Kind(type(None), lambda _: ((), ()), lambda *_: None)
-kinds[dict] = Kind(dict, _open_dict, lambda keys, values: dict(zip(keys, values, strict=True)))
+kinds[dict] = Kind(dict, _open_dict, lambda keys, values: keys | dict(zip(sorted(keys), values, strict=True)))
 
 LEAF: Any = "a leaf"  # what stands for one in the structure of a tree
 
@@ -160,7 +161,7 @@ def _paths(structure: list[Any]) -> list[str]:
         paths.append(path := ahead.pop())
         if node is not LEAF:
             kind, detail, _ = node
-            names = detail if kind.fields is None else kind.fields
+            names = sorted(detail) if kind.fields is None else kind.fields
             ahead += [f"{path}.{name}" if path else str(name) for name in reversed(names)]
     return paths
 
@@ -176,7 +177,7 @@ def alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
     structure = flat[0][1]
     for name, (_, other) in zip(trees, flat, strict=True):
         if other != structure:
-            raise _difference(next(iter(trees)), name, _paths(structure), structure, other)
+            raise _difference(next(iter(trees)), name, _paths(structure), structure, other, of_pullback(trees[name]))
     return [leaves for leaves, _ in flat], structure
 
 
@@ -184,7 +185,9 @@ def _text(node: Any) -> str:
     if isinstance(node, str):  # LEAF, or the description of an array
         return node
     kind, detail, _ = node
-    return f"{kind.cls.__name__} of {len(detail)}" if isinstance(detail, range) else f"{kind.cls.__name__}{detail}"
+    if isinstance(detail, range):
+        return f"{kind.cls.__name__} of {len(detail)}"
+    return f"{kind.cls.__name__}{sorted(detail) if isinstance(detail, dict) else detail}"
 
 
 def _difference(first: str, other: str, paths: list[str], ours: Any, theirs: Any, hint: str = "") -> ValueError:
@@ -205,7 +208,7 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Tree) -> T:
         Takes one leaf of each tree.
     tree, *rest : tree
         Trees of the same structure: the same records with the same static fields, tuples and lists of the same length,
-        dicts with the same keys.
+        dicts with the same keys in any order. (Dicts in the result have the order of those in ``tree``.)
 
     Raises
     ------

@@ -221,7 +221,7 @@ def test_names_are_paths_in_the_order_of_the_tree_without_gaps(tmp_path):
 def test_equal_trees_give_equal_files_whatever_is_shared(tmp_path):
     array = np.arange(6.0).reshape(2, 3)
     shared = ({"b": array, "a": 1}, [array], array.T)
-    apart = ({"a": 1, "b": array.copy()}, [array.copy()], array.copy().T)
+    apart = ({"b": array.copy(), "a": 1}, [array.copy()], array.copy().T)
     assert saved(shared, tmp_path) == saved(apart, tmp_path) != saved((*shared[:2], array.T.copy()), tmp_path)
 
 
@@ -349,13 +349,11 @@ def stacked():
     return nn.tree_map(lambda leaf: np.stack([leaf, 2 * leaf]), PARAMS)
 
 
-CONVERT, KEYS = (
-    r"\(\.astype, \.real, \.tolist\(\) convert\)$",
-    r"the key .*; keys must be non-empty strings without '\.' or leading '__'",
-)
+CONVERT = r"but a checkpoint holds records, tuples, .*: \(\.real, \.imag\)$"
+KEYS = r"the key .*; keys must be non-empty strings without '\.' or leading '__'"
 UNFIT = {  # what it is: the tree, the reason, and what the reason advises
     "complex array": (
-        np.ones(2) * 1j, f"the tree is c128.2., but a checkpoint holds records.*{CONVERT}", lambda z: (z.real, z.imag)
+        np.ones(2) * 1j, f"the tree is c128.2., {CONVERT}", lambda z: (z.real, z.imag)
     ),
     "complex number": (1j, CONVERT, lambda z: (z.real, z.imag)),
     "ensemble": (
@@ -370,8 +368,17 @@ UNFIT = {  # what it is: the tree, the reason, and what the reason advises
         str(tree): (tree, "but a checkpoint holds records", None)
         for tree in (b"a", np.add, nn.Dropout, np.asarray([None]), np.asarray(["a"]))
     },
-    "bfloat16": (np.zeros(2, "V2"), r", but a checkpoint holds records, tuples, .*\(\.astype, \.real", None),
-    "strings in an array": (np.asarray(["a", "b"]), CONVERT, lambda array: array.tolist()),
+    "strings in an array": (
+        (1, {"a": np.asarray(["a", "b"])}), r"in the tree, item 1\.a is <U1\[2\], but .*: \.tolist\(\)$",
+        lambda tree: (1, {"a": tree[1]["a"].tolist()}),
+    ),
+    "objects in an array": (np.asarray([None, "a"]), r": \.tolist\(\)$", lambda array: array.tolist()),
+    "a table": (np.zeros(2, "i4,f8"), r": \.tolist\(\)$", lambda array: array.tolist()),
+    "bytes": (np.asarray([b"a"]), r": \.astype\(str\)\.tolist\(\)$", lambda array: array.astype(str).tolist()),
+    "dates": (
+        np.asarray(["2020-01-01"], "M8"), r": \.astype\(str\)\.tolist\(\)$", lambda array: array.astype(str).tolist()
+    ),
+    "long floats": (np.ones(2, np.longdouble), r": \.astype\(float\)$", lambda array: array.astype(float)),
     "bools": (np.asarray([0, 2], np.uint8).view(bool), "the tree has bools that are neither 0 nor 1", lambda b: b != 0),
     "pandas": (Series(), r"nn.tree_map\(np.asarray, tree\)", lambda tree: nn.tree_map(np.asarray, tree)),
     "seed": (
@@ -426,6 +433,49 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypa
     monkeypatch.undo()
     assert nn.load(tmp_path / "file") == PARAMS
     assert os.listdir(tmp_path) == ["file"]
+
+
+LACKING = {"EINVAL": ["fsync"], "ENOTSUP": ["fsync", "chmod"], "EACCES": ["open"], "EPERM": ["chmod"]}
+
+
+@pytest.mark.parametrize(("name", "function"), [(name, f) for name, functions in LACKING.items() for f in functions])
+def test_a_file_system_that_lacks_an_extra(tmp_path, monkeypatch, name, function):
+    """Of directories, which cannot be opened or synced, or of modes, which cannot be set; the file itself is synced."""
+    calls, synced = {f: getattr(os, f) for f in ("open", "fsync", "chmod")}, []
+
+    def lacks(first, *rest, **options):
+        mode = calls["fsync"] is calls[function] and os.fstat(first).st_mode
+        if function == "chmod" or (function == "open" and os.path.isdir(first)) or (mode and stat.S_ISDIR(mode)):
+            raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+        synced.append(mode)
+        return calls[function](first, *rest, **options)
+
+    monkeypatch.setattr(os, function, lacks)
+    for number in (1, 2, 3):
+        nn.save(tmp_path / "file", number * PARAMS)
+        assert nn.load(tmp_path / "file") == number * PARAMS and os.listdir(tmp_path) == ["file"]
+    assert len(synced) == 3 * (function != "chmod") or function == "open"
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EACCES", "EPERM", "EIO"])
+def test_a_file_that_cannot_be_synced_is_not_saved(tmp_path, monkeypatch, name):
+    nn.save(tmp_path / "file", PARAMS)
+
+    def fail(descriptor):
+        raise OSError(getattr(errno, name), "no")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no"):
+        nn.save(tmp_path / "file", 2 * PARAMS)
+    assert nn.load(tmp_path / "file") == PARAMS and os.listdir(tmp_path) == ["file"]
+
+
+def test_dicts_keep_the_order_of_their_keys(tmp_path):
+    tree = {"width": np.ones(2), "length": {"b": 1, "a": np.zeros(3)}, "mass": 3}
+    nn.save(tmp_path / "file", tree)
+    loaded = nn.load(tmp_path / "file")
+    assert list(loaded) == ["width", "length", "mass"] and list(loaded["length"]) == ["b", "a"]
+    assert (loaded["length"]["a"] == 0).all() and loaded["width"].tolist() == [1, 1]
 
 
 def test_a_directory_that_cannot_be_synced(tmp_path, monkeypatch):

@@ -25,12 +25,18 @@ def numbered(names):
 TYPE_ERRORS = {
     "of type list, but must be an array": lambda: nn.vjp(LAYER, X)[1]([[1.0] * 3] * 5),
     "y is f64[5,2,1], but must be integer labels": lambda: nn.loss(PARAMS, X, np.ones((5, 2, 1))),
-    "must be real numbers": lambda: nn.loss(PARAMS, X, np.ones((5, 2), complex)),
-    "sample_weight is c128[5], but must hold real numbers": lambda: nn.loss(PARAMS, X, Y, Y * 1j),
-    "sample_weight is of type list, ... np.asarray(sample_weight) makes one": lambda: nn.loss(PARAMS, X, Y, [1] * 5),
+    "y is c128[5,2], but must hold real numbers: y.real leaves out": (
+        lambda y: nn.loss(PARAMS, X, y), np.full((5, 2), 0.5 + 0j), lambda y: y.real
+    ),
+    "sample_weight is c128[5], but must hold real numbers: sample_weight.real leaves out": (
+        lambda w: nn.loss(PARAMS, X, Y, w), (Y + 1) * 1j + 1, lambda w: w.real
+    ),
+    "sample_weight is of type list, ... np.asarray(sample_weight) makes one": (
+        lambda w: nn.loss(PARAMS, X, Y, w), [1] * 5, np.asarray
+    ),
     "the network ends in tanh, which determines no loss; the last layer": lambda: nn.loss(LAYER, X, Y),
     "identity predicts values": lambda: nn.accuracy(nn.init(0, (4, 2), [nn.identity]), X, X[:, :2]),
-    "layer 2 is 3, but must be a record such as": lambda: nn.Params((LAYER, 3)),
+    "layers.1 is 3, but must be a record such as": lambda: nn.Params((LAYER, 3)),
     "Dense has the arrays f32[2,2], f64[2], but parameters": lambda: nn.Dense(f32(2, 2), np.zeros(2), nn.relu),
     "must be all float32 or all float64": lambda: nn.Params((LAYER, nn.Dense(np.zeros((3, 2)), np.zeros(2), nn.relu))),
     "leaf is of type object, but must be an array": lambda: nn.Params((Holder(object()),)),
@@ -62,8 +68,12 @@ TYPE_ERRORS = {
     "fan_out is 2.5, but must be an int": lambda: nn.initializers.orthogonal(0, 3, 2.5),
     "a boundary is 2.5, but must be an int": lambda: nn.piecewise_constant(0, [1, 2], [2.5]),
     "y is of type list, ... np.asarray(y)": (lambda y: nn.loss(PARAMS, X, y), Y.tolist(), np.asarray),
-    "y is <U3[5], ... np.unique(y, return_inverse=True)[1]": (lambda y: nn.grads(PARAMS, X, y), NAMES, numbered),
-    "y is object[5], ... np.unique(y,": (lambda y: nn.grads(PARAMS, X, y), NAMES.astype(object), numbered),
+    "y is <U3[5], ... names, y = np.unique(y, return_inverse=True) numbers": (
+        lambda y: nn.grads(PARAMS, X, y), NAMES, numbered
+    ),
+    "y is object[5], ... np.searchsorted(names, y) a batch": (
+        lambda y: nn.grads(PARAMS, X, y), NAMES.astype(object), lambda y: np.searchsorted(np.unique(NAMES), y)
+    ),
     "y is f64[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y * 1.0, lambda y: y.astype(int)),
     "x is of type list, ... np.asarray(x)": (lambda x: nn.forward(PARAMS, x), X.tolist(), np.asarray),
     "x.toarray() makes one": (lambda x: nn.forward(PARAMS, x), SPARSE, lambda x: x.toarray()),
@@ -135,8 +145,8 @@ VALUE_ERRORS = {
     "sample_weight has the shape (5, 1), but must have (5,)": lambda: nn.grads(PARAMS, X, Y, Y[:, None]),
     "y has the shape (3,), but x has 5 rows": lambda: nn.loss(PARAMS, X, Y[:3], Y),
     "the batch is empty": lambda: nn.loss(PARAMS, X[:0], Y[:0]),
-    "layer 2 takes 4 features, but layer 1 gives 3": lambda: nn.Params((LAYER, LAYER)),
-    "layer 2 takes 2 features, but layer 1 gives 3": lambda: nn.Params((LAYER, DENSE)),
+    "layers.1 takes 4 features, but layers.0 gives 3": lambda: nn.Params((LAYER, LAYER)),
+    "layers.1 takes 2 features, but layers.0 gives 3": lambda: nn.Params((LAYER, DENSE)),
     "must be a tuple of at least one layer": [lambda: nn.Params(()), lambda: nn.Params(LAYER)],
     "weights are f32[2,3] and biases f32[2]": lambda: nn.Dense(f32(2, 3), f32(2), nn.relu),
     "and no size 0": lambda: nn.Dense(f32(2, 0), f32(0), nn.relu),
@@ -198,8 +208,13 @@ VALUE_ERRORS = {
     ),
     "grads differs from params at 0: f32[5,4] instead of f32[4]; purenn.check_vjp checks the rule of a layer":
         lambda: nn.sgd_step((X[0],), (X,), 0.1),
-    "in layer 2, Scale": lambda: nn.forward(WIDE, X),
-    "in layer 2, Scale\nin layer 1, Params": lambda: nn.vjp(nn.Params((WIDE,)), X),
+    "could not be broadcast together...(in layers.1, Scale)$": [
+        lambda: nn.forward(WIDE, X), lambda: nn.vjp(WIDE, X), lambda: nn.inspect(WIDE, X)
+    ],
+    "could not be broadcast together...(in layers.0.layers.1, Scale)$": [
+        lambda: nn.forward(nn.Params((WIDE,)), X), lambda: nn.vjp(nn.Params((WIDE,)), X),
+        lambda: nn.inspect(nn.Params((WIDE,)), X),
+    ],
     "right differs from left: Dense(tanh,) instead of Dense(relu,)":
         lambda: DENSE + nn.Dense(DENSE.weights, DENSE.biases, nn.tanh),
     "grads differs from params: tuple of 1 instead of a leaf": lambda: nn.sgd_step(X, (X,), 1),

@@ -129,7 +129,8 @@ def test_a_rule_that_breaks_the_contract_is_named(case, place):
         with pytest.raises(TypeError, match=re.escape(message)) as raised:
             call()
     if message.startswith(PULLBACK):
-        assert str(raised.value).endswith("a pair (gradient, dx): a Ruled and a function")
+        where = f"layers.{next(k for k, layer in enumerate(network.layers) if type(layer) is Ruled)}"
+        assert str(raised.value).endswith(f"a pair (gradient, dx): a Ruled and a function (in {where}, Ruled)")
     else:
         with pytest.raises(TypeError, match=re.escape(message)):
             nn.forward(network, X)

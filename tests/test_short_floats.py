@@ -1,6 +1,5 @@
 """float16 and bfloat16, under JAX: means and steps are those of float64, within the precision of the short dtype."""
 
-
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from tests.strategies import OUTPUTS, targets
 jax = pytest.importorskip("jax", reason="JAX is an extra")
 import jax.numpy as jnp  # noqa: E402
 
-import purenn.jax  # noqa: E402, F401
+import purenn.jax  # noqa: E402
 
 DTYPES = ("float16", "bfloat16")
 COUNTS = (1, 7, 1000, 30_000, 70_000, 100_000)

@@ -113,7 +113,7 @@ def test_dicts_are_trees_like_all_others(params, seed):
     tree, slope = as_dict(params), as_dict(gradient)
     after, velocity = nn.momentum_step(tree, slope, slope, 0.1)
     assert (after["z"], velocity["z"]) == nn.momentum_step(params, gradient, gradient, 0.1)
-    assert list(after) == ["a", "z"] and type(after["a"]) is list
+    assert list(after) == list(velocity) == ["z", "a"] and type(after["a"]) is list
     assert nn.sgd_step(tree, slope, 0.1)["z"] == nn.sgd_step(params, gradient, 0.1)
     assert nn.zeros_like(tree)["z"] == 0 * params
     assert nn.tree_leaves(tree)[0] is params.layers[0].weights, "in sorted order"
@@ -124,6 +124,20 @@ def test_dicts_are_trees_like_all_others(params, seed):
         nn.sgd_step(tree, slope | {"a": [1, 2]}, 0.1)
     with pytest.raises(ValueError, match=r"grads differs from params: dict\['a'\] instead of dict\['a', 'z'\]"):
         nn.sgd_step(tree, {"a": slope["a"]}, 0.1)
+
+
+@given(st.permutations("abcde"), st.permutations("abcde"))
+def test_dicts_keep_the_order_of_their_keys(first, second):
+    tree = {key: ({"z": key, "a": 2 * key}, key) for key in first}
+    other = {key: ({"a": 2 * key, "z": key}, key) for key in second}
+    together = nn.tree_map(lambda a, b: (a == b, a), tree, other)
+    assert list(together) == first and list(together["a"][0]) == ["z", "a"]
+    assert together == {key: ({"z": (True, key), "a": (True, 2 * key)}, (True, key)) for key in first}
+    paths = nn.tree_map_with_path(lambda path, leaf: path, tree)
+    assert list(paths) == first and paths["b"] == ({"z": "b.0.z", "a": "b.0.a"}, "b.1")
+    assert nn.tree_leaves(tree) == nn.tree_leaves(other), "sorted, as in JAX"
+    batch, _ = next(nn.batches(None, {key: np.asarray([ord(key)]) for key in first}, None))
+    assert list(batch) == first and all(batch[key] == [ord(key)] for key in first)
 
 
 @given(dtypes, st.sampled_from([np.float64(0.3), np.float32(0.3), np.asarray(0.3), 0.3, 1, True]))
