@@ -434,9 +434,9 @@ def with_place(error: Exception, path: str, layer: Layer) -> Exception:
 
     It is the same error, unless its class makes its own message.
     """
-    message, _, inner = str(error).rpartition(" (in layers.")
-    place = f"{path}.layers.{inner}" if message else f"{path}, {type(layer).__name__})"  # inner: of a network in it
-    error.args = (f"{message or error} (in {place}",)
+    message, is_inside, inner = f"{error}".rpartition(" (in layers.")  # of a network in the network
+    place = f"{path}.layers.{inner}" if is_inside else f"{path}, {type(layer).__name__})"
+    error.args = (f"{message if is_inside else error} (in {place}",)
     cls = next((cls for cls in (TypeError, ValueError) if isinstance(error, cls)), RuntimeError)
     return error if place in str(error) else cls(*error.args)
 

@@ -84,7 +84,7 @@ def logits_vjp(params: Layer, x: Array) -> tuple[Array, Pullback]:
     z, last_pullback = placed(params, last, logits_vjp, params.layers[last], h)
 
     def network_pullback(dz: Array) -> GradientAndDx:
-        gradient, dh = last_pullback(dz)
+        gradient, dh = placed(params, last, last_pullback, dz)
         gradients, dx = chained_pullback(dh)
         return like(params, layers=(*gradients, gradient)), dx
 

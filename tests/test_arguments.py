@@ -5,7 +5,7 @@ import pytest
 
 import purenn as nn
 from tests.strategies import NUMBERS, SETTINGS
-from tests.toys import DENSE, PARAMS, X, Y
+from tests.toys import DENSE, PARAMS, Scale, X, Y
 
 OUT_OF_RANGE = {"decay_rate": ("positive", (0, -0.5))}  # what a number must be, and numbers that are not
 OUT_OF_RANGE |= dict.fromkeys(("momentum", "beta1", "beta2", "rate"), ("at least 0 and below 1", (-0.1, 1, 1.5)))
@@ -19,13 +19,23 @@ def test_numbers_are_real_finite_and_in_their_range(name):
     for number in NO_NUMBERS:
         with pytest.raises(TypeError, match=f"{name} must be a number, not "):
             call(DENSE, number)
-    for number in (np.nan, np.float32("inf"), -(10**400)):
-        with pytest.raises(ValueError, match=f"{name} is (nan|inf), but must be a finite number"):
+    for number in (np.nan, np.inf, -np.inf, np.float32("inf"), np.float64("-inf"), np.asarray(-np.inf), -(10**400)):
+        with pytest.raises(ValueError, match=f"{name} is (nan|-?inf), but must be a finite number"):
             call(DENSE, number)
     expected, wrong = OUT_OF_RANGE.get(name, ("", ()))
     for number in wrong:
         with pytest.raises(ValueError, match=f"{name} is {float(number)}, but must be {expected}$"):
             call(DENSE, number)
+
+
+def test_lists_may_be_any_iterable(tmp_path):
+    sizes, activations = (4, 3, 2), (nn.tanh, nn.softmax)
+    for made in (list, tuple, iter, lambda values: (value for value in values), dict.fromkeys):
+        assert nn.init(0, made(sizes), made(activations)) == PARAMS
+    nn.save(tmp_path / "file", DENSE)
+    assert nn.load(tmp_path / "file", records=iter([Scale, nn.tanh])) == DENSE
+    with pytest.raises(TypeError, match="two record classes or activations are called Scale"):
+        nn.load(tmp_path / "file", records=iter([Scale, nn.record(type("Scale", (), {}))]))
 
 
 @pytest.mark.parametrize("seed", [-1, (0, -1), 0.5, (), "x", [1, 2], np.ones(2), None])

@@ -1,15 +1,17 @@
 """Bad input gets an error that says what was given and what to do, and doing it works."""
 
+import io
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.lib.recfunctions import structured_to_unstructured
 
 import purenn as nn
-from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Holder, Scale, X, Y, f32
+from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Holder, Ruled, Scale, X, Y, f32
 
-LAYER, ONE = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid])
+LAYER, ONE, NARROW = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid]), nn.init(0, (1, 2), [nn.softmax])
 WIDE = nn.Params((LAYER, Scale(np.ones(2, np.float32))))
 NAMES = np.asarray(["cat", "dog", "cat", "dog", "cat"])
 SPARSE = SimpleNamespace(toarray=lambda: X)  # as a sparse matrix of SciPy
@@ -75,6 +77,41 @@ TYPE_ERRORS = {
         lambda y: nn.grads(PARAMS, X, y), NAMES.astype(object), lambda y: np.searchsorted(np.unique(NAMES), y)
     ),
     "y is f64[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y * 1.0, lambda y: y.astype(int)),
+    "y is bool[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y > 0, lambda y: y.astype(int)),
+    "y is f64[5], ... leave out those that are not whole numbers": [
+        lambda v=v: nn.loss(PARAMS, X, np.where(Y > 0, v, Y)) for v in (0.5, np.nan, np.inf)
+    ],
+    "y is object[5], ... leave out the rows without a label, such as y[[type(label) is str for label in y]]": (
+        lambda y: nn.loss(PARAMS, X[: len(y)], numbered(y) if len(y) < 5 else y),
+        np.asarray(["a", None, "b", "b", None], object), lambda y: y[[type(label) is str for label in y]],
+    ),
+    "y is [('width', '<f8'), ('kind', '<i8')][5], ... y['kind'] is one of its columns": (
+        lambda y: nn.loss(PARAMS, X, y), np.zeros(5, [("width", float), ("kind", int)]), lambda y: y["kind"]
+    ),
+    "y is <U1[5,1], but must hold real numbers: y.astype(float) reads numbers": (
+        lambda y: nn.loss(ONE, X, y), np.full((5, 1), "1"), lambda y: y.astype(float)
+    ),
+    "y is f64[5,1,2], but must be integer labels": lambda: nn.loss(PARAMS, X, np.zeros((5, 1, 2))),
+    "path is Params, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(PARAMS, "file"),
+    "path is BytesIO, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(io.BytesIO(), PARAMS),
+    "expected str, bytes or os.PathLike object, not int": lambda: nn.load(3),
+    "x is of type float, but must be an array; np.asarray(x) makes one": (
+        lambda x: nn.batches(0, x, Y), X.tolist(), np.asarray
+    ),
+    "must be a number, not a list of 5": [lambda: X.tolist() * DENSE, lambda: nn.Dropout([0.1] * 5)],
+    "returned None, but must return an array with one row per example of x, a list of 5":
+        lambda: nn.vjp(Ruled(lambda layer, x: (None, abs)), [1.0] * 5),
+    "unsupported operand: tuple (pullback(dy)[0] is the gradient)": [
+        lambda f=f: f(PARAMS, nn.vjp(PARAMS, X)[1](np.ones((5, 2)))) for f in (
+            lambda a, b: a + b, lambda a, b: a - b, lambda a, b: b + a, lambda a, b: b - a
+        )
+    ],
+    "leaf is of type function, but must be an array; pullback(dy)[0] makes one": (
+        nn.global_norm, nn.vjp(PARAMS, X)[1](np.ones((5, 2))), lambda pair: pair[0]
+    ),
+    "unsupported operand: tuple (params, state = nn.adam_step(...) unpacks": (
+        lambda p: PARAMS - p, nn.adam_step(PARAMS, PARAMS, nn.adam_init(PARAMS), 0.1), lambda p: p[0]
+    ),
     "x is of type list, ... np.asarray(x)": (lambda x: nn.forward(PARAMS, x), X.tolist(), np.asarray),
     "x.toarray() makes one": (lambda x: nn.forward(PARAMS, x), SPARSE, lambda x: x.toarray()),
     "x.detach().numpy() makes one": (lambda x: nn.forward(PARAMS, x), TENSOR, lambda x: x.detach().numpy()),
@@ -194,7 +231,32 @@ VALUE_ERRORS = {
         lambda: nn.numerical_grads(lambda p: 0.0, ()), lambda: nn.global_norm(()), lambda: nn.adam_init(None)
     ],
     "grads differs from params: Dense(tanh,) instead of Params()": lambda: nn.sgd_step(PARAMS, LAYER, 0.1),
-    "labels, (n,)": (lambda y: nn.loss(PARAMS, X, y), Y[:, None], lambda y: y[:, 0]),
+    "y has the shape (5, 1), but must be labels, (n,): y[:, 0]": (
+        lambda y: nn.loss(PARAMS, X, y), Y[:, None], lambda y: y[:, 0]
+    ),
+    "but x has 5 rows; y.T has 5": (lambda y: nn.loss(ONE, X, y), Y[None, :], lambda y: y.T),
+    "the output of the network has (5, 2); a last layer with 3 outputs fits": (
+        lambda params: nn.loss(params, X, np.zeros((5, 3))), SIGMOID, lambda _: nn.init(0, (4, 3), [nn.sigmoid])
+    ),
+    "but must be from 0 to 1: names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsort": (
+        lambda y: nn.loss(PARAMS, X, y), 3 * Y + 1, lambda y: np.searchsorted([1, 4], y)
+    ),
+    "if those below 0 are unknown, sample_weight=y >= 0 leaves them out": (
+        lambda y, *w: nn.loss(PARAMS, X, *(y if isinstance(y, tuple) else (y,))), Y - 1, lambda y: (y, y >= 0)
+    ),
+    "not all 0; skip a batch without any: if weights.any()": [
+        lambda w=w: nn.loss(PARAMS, X, Y, w) for w in (np.zeros(5), np.zeros(5, bool), np.zeros(5, int))
+    ],
+    "drop_last leaves no batch of 9 of 5 rows; use drop_last=False": (
+        lambda drop_last: next(nn.batches(0, X, Y, 9, drop_last)), True, lambda _: False
+    ),
+    "x[:, None] is a column": (lambda x: nn.forward(NARROW, x), X[:, 0], lambda x: x[:, None]),
+    "x.reshape(1, 1) is a batch of one": (
+        lambda x: nn.forward(NARROW, x), np.asarray(1.0), lambda x: x.reshape(1, 1)
+    ),
+    "grads differs from params: tuple of 2 instead of Params() (pullback(dy)[0] is the gradient)": (
+        lambda g: nn.sgd_step(PARAMS, g, 0.1), nn.vjp(PARAMS, X)[1](np.ones((5, 2))), lambda g: g[0]
+    ),
     "labels, (n,), need a softmax network": (
         lambda params: nn.loss(params, X, Y), SIGMOID, lambda params: nn.init(0, (4, 2), [nn.softmax])
     ),
@@ -248,3 +310,111 @@ def test_an_error_says_what_to_do(error, message):
             function(*wrong)
     if mended:
         call(mended(*wrong))
+
+
+# Arrays of every dtype that people have, and what makes floats of them; .astype(np.float32) only for the first
+
+TABLE = np.asarray([(1.0, 2, 3.0, 4)] * 5, [("a", "f8"), ("b", "i4"), ("c", "f8"), ("d", "f4")])
+WORDS = np.asarray([["x"], ["y"], ["z"], ["w"], ["x"]])
+GAPS = np.where(np.arange(20).reshape(5, 4) % 3 == 0, None, 1.5)
+DAYS = np.full((5, 4), np.datetime64("2020-01-01"))
+TO_FLOAT32 = {
+    "bools": X > 0, "int8": X.astype(np.int8), "pixels": X.astype(np.uint8), "integers": X.astype(int),
+    "objects that are numbers": X.astype(object), "mixed numbers": np.asarray([[1, 2.5, True, np.float32(3)]], object),
+}  # fmt: skip
+TO_FLOATS = {
+    "a table": (TABLE, "structured_to_unstructured(x)", structured_to_unstructured),
+    "numbers as text": (X.astype(str), "x.astype(float)", lambda x: x.astype(float)),
+    "numbers as bytes": (X.astype(bytes), "x.astype(float)", lambda x: x.astype(float)),
+    "numbers as text in objects": (X.astype(str).astype(object), "x.astype(float)", lambda x: x.astype(float)),
+    "words": (
+        WORDS, "(column[:, None] == np.unique(column)) * 1.0",
+        lambda x: np.hstack([(column[:, None] == np.unique(column)) * 1.0 for column in x.T]),
+    ),
+    "gaps": (GAPS, "values of type NoneType", lambda x: np.where(x == None, 0, x).astype(np.float32)),  # noqa: E711
+    "dates": (
+        DAYS, "(x - x.min()) / np.timedelta64(1, 's')", lambda x: (x - x.min()) / np.timedelta64(1, "s")
+    ),
+    "times": (
+        DAYS - DAYS[0, 0], "(x - x.min()) / np.timedelta64(1, 's')", lambda x: (x - x.min()) / np.timedelta64(1, "s")
+    ),
+    "complex numbers": (X + 0j, "x.real", lambda x: x.real),
+}  # fmt: skip
+if hasattr(np.dtypes, "StringDType"):
+    TO_FLOATS["new strings"] = (
+        X.astype(str).astype(np.dtypes.StringDType()), "x.astype(float)", lambda x: x.astype(float)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TO_FLOAT32 | TO_FLOATS)
+@pytest.mark.parametrize("network", [PARAMS, nn.Params((nn.Dropout(0.5), PARAMS))])
+def test_advice_depends_on_the_dtype(name, network):
+    x, advice, mended = TO_FLOATS.get(name) or (TO_FLOAT32[name], "x.astype(np.float32)", lambda x: x.astype("f4"))
+    for call in (nn.forward, nn.vjp, nn.logits, nn.inspect, lambda params, x: nn.grads(params, x, Y)):
+        with pytest.raises(TypeError, match=f"x is .*, but must hold floats: .*{re.escape(advice)}") as raised:
+            call(network, x)
+        assert ("x.astype(np.float32)" in str(raised.value)) == (name in TO_FLOAT32)
+    assert nn.forward(network, mended(x)).shape == (len(x), 2)
+
+
+# What a rule raises
+
+
+class Own(Exception):
+    """An error whose message is not in its arguments."""
+
+    def __str__(self):
+        return "mine"
+
+
+ERRORS = {  # how to make an error, and what it is caught as
+    "ValueError": (lambda: ValueError("no"), ValueError),
+    "KeyError": (lambda: KeyError("no"), KeyError),
+    "no message": (TypeError, TypeError),
+    "two arguments": (lambda: RuntimeError("a", 1), RuntimeError),
+    "of NumPy": (lambda: np.exceptions.AxisError(3, 2), ValueError),
+    "of a file": (lambda: OSError(2, "no"), RuntimeError),
+    "with its own message": (Own, RuntimeError),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_in_a_rule_names_the_place_in_its_message(name):
+    error, caught = ERRORS[name]
+
+    def rule(layer, x):
+        raise error()
+
+    network = nn.Params((LAYER, nn.Params((nn.Dropout(0.5), Ruled(rule)))))
+    for call in (nn.forward, nn.vjp, nn.inspect):
+        with pytest.raises(caught) as raised:
+            call(network, X)
+        assert str(raised.value).count("in layers.") == 1
+        assert re.search(r" \(in layers\.1\.layers\.1, Ruled\)", str(raised.value))
+
+
+@pytest.mark.parametrize("where", ["pullback", "dx"])
+@pytest.mark.parametrize("number", range(4))
+def test_an_error_on_the_way_back_names_the_place_in_its_message(where, number):
+    def fail(*_):
+        raise ValueError("no")
+
+    def rule(layer, x):
+        return x, fail if where == "pullback" else lambda dy: (layer, fail)
+
+    layers = [LAYER, nn.Dense(f32(3, 3), f32(3), nn.tanh), nn.init(0, (3, 2), [nn.softmax]).layers[0]]
+    layers.insert(number, Ruled(rule))
+    network = nn.Params((layers[0], nn.Params(tuple(layers[1:]))))
+    place = "layers.0" if number == 0 else f"layers.1.layers.{number - 1}"
+
+    def back(rule):
+        y, pullback = rule(network, X)
+        return pullback(np.ones_like(y))[1]()
+
+    calls = [lambda: back(nn.vjp)]
+    calls += [lambda: back(nn.logits_vjp), lambda: nn.inspect(network, X, Y)] * (
+        number < 3 and (where, number) != ("dx", 0)
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"^no \(in {re.escape(place)}, Ruled\)$"):
+            call()

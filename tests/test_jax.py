@@ -286,6 +286,15 @@ def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
     value, gradient = jax.jit(nn.loss_and_grads)(there, x, y, zeros)
     assert np.isnan(value) and np.isnan(nn.ravel(gradient)[0]).all()
     assert np.isnan(jax.jit(nn.accuracy)(there, x, y, zeros))
+    assert np.isnan(nn.accuracy(there, x, jnp.eye(3).at[0].set(jnp.nan)[jnp.asarray(y)]))
+    spoilt = jnp.asarray(x).at[1].set(jnp.nan)
+    for predict in (nn.predict, jax.jit(nn.predict)):
+        labels = predict(there, spoilt)
+        assert labels[1] == -1 and (jnp.delete(labels, 1) == jnp.delete(predict(there, x), 1)).all()
+        sigmoid = to_jax(nn.init(0, (4, 2), [nn.sigmoid]))
+        assert predict(sigmoid, spoilt)[1].tolist() == [-1, -1] and predict(sigmoid, spoilt)[0].tolist() != [-1, -1]
+        identity = to_jax(nn.init(0, (4, 2), [nn.identity]))
+        assert jnp.isnan(predict(identity, spoilt)).all(axis=1).tolist() == [k == 1 for k in range(len(x))]
     assert np.isnan(nn.loss(there, x, y, jnp.asarray([1, 1, -1, 1, 1, 1])))
     weights = np.asarray([0, 1, 2, 0.5, 0, 1])
     y = np.where(weights == 0, -1, y)

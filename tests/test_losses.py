@@ -1,5 +1,9 @@
 """Losses, predictions and accuracy: formulas, weights, and what is not finite."""
 
+import itertools
+import re
+import reprlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -164,6 +168,80 @@ def test_a_class_that_is_masked_out_does_not_spoil_the_loss():
     value, gradient = nn.loss_and_grads(layer, X, Y)
     assert value == pytest.approx(np.log(2))
     assert gradient.biases[2] == 0
+
+
+@given(problems(outputs=(nn.softmax, nn.sigmoid, nn.identity)), st.data())
+def test_a_prediction_is_never_made_of_nan(problem, data):
+    params, x, y = problem
+    rows = data.draw(st.sets(st.integers(0, len(x) - 1)))
+    spoilt = np.asarray([np.full_like(row, np.nan) if k in rows else row for k, row in enumerate(x)])
+    if params.layers[-1].activation == nn.identity:
+        assert (np.isnan(nn.predict(params, spoilt)).any(axis=1) == [k in rows for k in range(len(x))]).all()
+        return
+    assert np.isnan(nn.accuracy(params, spoilt, y)) == bool(rows)
+    if not rows:
+        assert (nn.predict(params, x) >= 0).all()
+        return
+    with pytest.raises(
+        ValueError, match=rf"output is NaN in {len(rows)} of {len(x)} rows; np.isfinite\(x\) shows .*nn.insp"
+    ):
+        nn.predict(params, spoilt)
+    assert {*np.flatnonzero(~np.isfinite(spoilt).all(axis=1))} == rows
+    kept = np.isfinite(spoilt).all(axis=1)
+    assert np.array_equal(nn.predict(params, spoilt[kept]), nn.predict(params, x[kept]))
+    broken = nn.tree_map(lambda leaf: leaf * np.nan, params)
+    with pytest.raises(ValueError, match=f"NaN in {len(x)} of {len(x)} rows"):
+        nn.predict(broken, x)
+    assert "first values that are not finite: the parameters of layers.0" in repr(nn.inspect(broken, x))
+
+
+FAR = [np.nan, np.inf, -np.inf, 1e39, -1e300]  # the last two are finite in float64
+
+
+@given(problems(outputs=(nn.softmax, nn.sigmoid, nn.identity)), st.sampled_from(FAR), st.data())
+def test_targets_are_finite_in_the_dtype_in_which_they_are_used(problem, value, data):
+    params, x, y = problem
+    y = np.eye(params.fan_out)[y] if y.ndim == 1 else y * 1.0
+    rows = sorted(data.draw(st.sets(st.integers(0, len(x) - 1), min_size=1)))
+    y[rows, 0] = value
+    dtype = x.dtype.name
+    for function in (nn.loss, nn.grads, nn.loss_and_grads):
+        if dtype == "float32" or not np.isfinite(value):
+            expected = f"y has {len(rows)} values that are NaN or infinite in {dtype}, in {len(rows)} rows: "
+            with pytest.raises(ValueError, match=re.escape(expected + reprlib.repr(rows))):
+                function(params, x, y)
+        elif params.layers[-1].activation == nn.identity:
+            with np.errstate(over="ignore"):
+                function(params, x, y)  # the target is used in float64
+        if len(rows) < len(x):
+            function(params, x, y, ~np.isin(np.arange(len(x)), rows))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int16, int, np.uint64, np.float16, np.longdouble, ">f8"])
+def test_finite_targets_of_every_dtype_are_accepted(dtype):
+    params = nn.init(0, (4, 2), [nn.identity])
+    ends = [np.iinfo(dtype).min, np.iinfo(dtype).max] if np.dtype(dtype).kind in "iu" else [False, 60_000]
+    y = np.tile(np.asarray(ends, dtype), (5, 1))
+    with np.errstate(over="ignore"):
+        assert nn.loss(params, X, y) > 0
+    if np.dtype(dtype).kind == "f":
+        y[0, 0] = np.inf
+        with pytest.raises(ValueError, match="y has 1 values that are NaN or infinite in float32, in 1 rows: \\[0\\]"):
+            nn.loss(params, X, y)
+
+
+@pytest.mark.parametrize("dtype", [bool, int, np.int8, np.uint8, float])
+def test_whole_targets_are_zeros_and_ones(dtype):
+    """For softmax, with one 1; no rounding error is allowed."""
+    softmax, x = nn.init(0, (4, 2), [nn.softmax]), X[:1]
+    for pair in itertools.product((-1, 0, 1, 2), repeat=2):
+        y = np.asarray([pair]).astype(dtype)
+        for params, right in ((SIGMOID, ((y == 0) | (y == 1)).all()), (softmax, sorted(y.tolist()[0]) == [0, 1])):
+            if right:
+                assert nn.loss(params, x, y) > 0
+                continue
+            with pytest.raises(ValueError, match=r"y has (a row that is not a distribution|values from)"):
+                nn.loss(params, x, y)
 
 
 def test_the_accuracy_of_a_network_that_diverged_is_nan():

@@ -8,8 +8,11 @@ import zlib
 import array_api_strict as strict
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import purenn as nn
+from purenn.pictures import histogram
 from tests.toys import Holder
 
 
@@ -103,6 +106,15 @@ def test_pages_are_small_well_formed_and_escaped(name):
     assert all(picture.size < 20_000 for picture in pixels(page))
     assert ("…</" in page) == (name in ("many arrays", "many leaves", "deep", "layers", "inspection", "emoji", "mixed"))
     assert ("prediction" in page) == ("inspection" in name)
+
+
+@given(st.lists(st.integers(0, 9), min_size=16, max_size=16), st.sampled_from([-8, -3, 0, 5]))
+def test_a_bar_is_as_high_as_its_count(counts, start):
+    counts[0], counts[-1] = counts[0] + 1, counts[-1] + 1  # so that the values reach from end to end
+    values = np.repeat(np.arange(16) + start + 0.5, counts)
+    values[0], values[-1] = start, start + 16
+    heights = re.findall(r"v(-?[0-9.]+)h-3z", histogram(values))
+    assert [float(height) for height in heights] == [round(-16 * count / max(counts), 1) for count in counts]
 
 
 def test_every_record_has_its_picture_and_inspections_their_histograms():
