@@ -196,7 +196,8 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     pullback : callable
         ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` returns
         an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
-        Both may be called more than once.
+        Both may be called more than once. If ``y`` is float16, a ``dy`` of float32 stays so on the whole way back, and
+        ``dx()`` is float32: the gradient of a mean over many examples is too small at each for float16.
 
     Raises
     ------

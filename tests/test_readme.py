@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import purenn as nn
 
@@ -61,6 +63,25 @@ def test_every_block_runs_and_prints_what_the_page_shows(page, tmp_path, monkeyp
         pytest.skip(f"blocks that need {', '.join(sorted(missing))}, and what follows from them")
     drawn = {path.name for path in tmp_path.glob("*.png")} | {"notebook.png"}
     assert {*re.findall(r"\]\((?:examples/guide/)?pictures/(\w+\.png)\)", page.read_text())} <= drawn
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.integers(0, 99))
+def test_the_guide_cleans_tables_safely(constant, other, seed):
+    """Empty cells, and columns that are constant in training, whatever the constant is and whatever comes later."""
+    programs = [program for program, _ in pictures.blocks(pictures.PAGES[1]) if "def prepared" in program]
+    cells = np.random.default_rng(seed).normal(50, 10, (60, 3))
+    cells[:, 1] = constant
+    cells[::7, 0] = cells[3::11, 1] = np.nan
+    names = {"x": cells.copy(), "np": np}
+    exec(programs[0], names)
+    assert (names["x"][np.isnan(cells)] == 0).all() and (abs(names["x"]) < 10).all()
+    assert (abs(names["x"][:, 1]) <= 1e-12 * abs(constant)).all()
+    later, at_prediction = np.asarray([[np.nan, other, 50.0], [60.0, np.nan, np.nan]]), {"np": np}
+    exec(re.search(r"def prepared.*?\n\n", programs[1], re.DOTALL)[0], at_prediction)
+    mean, std = names["mean"], names["std"]
+    rows = at_prediction["prepared"](later, mean, std)
+    assert np.array_equal(rows, names["prepared"](later, mean, std)) and (rows[np.isnan(later)] == 0).all()
+    assert rows[0, 1] == other - mean[1] and abs(rows[0, 2]) < 1
 
 
 def test_a_block_that_is_to_fail_must_fail_as_it_says():

@@ -11,6 +11,7 @@ with one that has more moments. The server then sends every page what is new.
 import argparse
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -167,7 +168,7 @@ def main():
     try:
         app, listener = application(load_data(options.data)), socket.create_server(("127.0.0.1", options.port))
     except (OSError, ValueError, OverflowError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}{'; --port 0 picks a free one' * (getattr(error, 'errno', 0) == errno.EADDRINUSE)}")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     print(f"playground at {address}; press Ctrl-C to stop", flush=True)
     if not options.no_browser:

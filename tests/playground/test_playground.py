@@ -497,7 +497,7 @@ def test_the_server_outlives_dropped_connections_and_ends_quietly():
         with started("--port", port) as second:
             _, errors = second.communicate()
             assert second.returncode == 1
-            assert re.fullmatch(r"error: .*[Aa]ddress already in use.*\n", errors)
+            assert re.fullmatch(r"error: .*[Aa]ddress already in use.*; --port 0 picks a free one\n", errors)
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(upgrade.encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 101")
