@@ -63,21 +63,20 @@ def check_real(array: Array, name: str, *more: str) -> None:
 def way_to_numbers(array: Array, name: str, hint: str = "") -> str:
     """Return what makes real numbers of an array, depending on its dtype."""
     kind = "names" if getattr(array.dtype, "names", None) else getattr(array.dtype, "kind", "i")
-    unfit = sorted({cls.__name__ for cls in held_types(array) if not hasattr(cls, "__float__")})
+    held = {type(value) for value in array.flat} if kind == "O" else set()
+    unfit = {cls for cls in held if not issubclass(cls, (numbers.Real, np.bool_))}
+    texts = "words = np.unique(column), once, and (column[:, None] == words) * 1.0 make columns of 0 and 1"
     ways = {
-        "names": f"numpy.lib.recfunctions.structured_to_unstructured({name}) makes a matrix",
+        "names": f"numpy.lib.recfunctions, when imported, has structured_to_unstructured({name})",
         "c": f"{name}.real leaves out the imaginary parts",
-        "O": f"replace or leave out its values of type {', '.join(unfit)}" if unfit else "",
+        "m": f"{name} / np.timedelta64(1, 's')",
+        "M": f"({name} - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')",
+        "O": f"replace or leave out its values of type {', '.join(sorted(cls.__name__ for cls in unfit))}"
+        * bool(unfit),
     }
-    ways |= dict.fromkeys("mM", f"({name} - {name}.min()) / np.timedelta64(1, 's') counts seconds")
-    columns = "(column[:, None] == np.unique(column)) * 1.0 makes columns of 0 and 1"
-    ways |= dict.fromkeys("UST", f"{name}.astype(float) reads numbers; of a column of other texts, {columns}")
-    return ways.get("U" if unfit == ["str"] else kind) or f"{name}.astype(np.float32){hint}"
-
-
-def held_types(array: Array) -> list[type]:
-    """Return the types of the values of an array of objects, one for each value; none for other arrays."""
-    return [type(value) for value in array.flat] if is_numpy(array) and array.dtype == object else []
+    ways |= dict.fromkeys("UST", f"{name}.astype(float) reads numbers; of a column of other texts, {texts}")
+    is_text = unfit and all(issubclass(cls, (str, bytes)) for cls in unfit)
+    return ways.get("U" if is_text else kind) or f"{name}.astype(np.float32){hint}"
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:

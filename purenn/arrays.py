@@ -44,7 +44,7 @@ def namespace(array: Array, name: str = "array") -> Any:
     if not is_array(array):
         way_out = f"{name}.toarray()" if hasattr(array, "toarray") else f"np.asarray({name})"
         way_out = f"{name}.detach().numpy()" if hasattr(array, "detach") else way_out
-        way_out = "pullback(dy)[0]" if callable(array) else way_out
+        way_out = f"{name}()" if callable(array) else way_out
         raise TypeError(f"{name} is of type {given}, but must be an array; {way_out} makes one")
     if isinstance(array, np.ndarray) and type(array) is not np.memmap:
         way_out = f"{name}.filled(...)" if np.ma.isMaskedArray(array) else f"np.asarray({name})"
@@ -80,8 +80,9 @@ def astype(array: Array, dtype: Any) -> Array:
 
 
 def wide(array: Array) -> Array:
-    """Return an array of 16-bit numbers in float32, which has room for their sums and squares; others as they are."""
-    return astype(array, namespace(array).float32) if getattr(array.dtype, "itemsize", 4) < 4 else array
+    """Return floats of 16 bits or fewer in float32, which has room for their sums and squares; others as they are."""
+    is_narrow = getattr(array.dtype, "itemsize", 4) < 4 and array.dtype.kind in "fV"  # V: bfloat16
+    return astype(array, namespace(array).float32) if is_narrow else array
 
 
 def sum_over(array: Array, axis: int, keepdims: bool = False) -> Array:

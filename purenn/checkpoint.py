@@ -49,8 +49,8 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike[str], tree: Tree) -> None:
     """Write a tree of records to a safetensors file, completely or not at all.
 
-    The file is written beside the old file, synced, and then put in its place. The permissions of the old file stay,
-    and so does a symbolic link: the file that it points to is replaced.
+    The file is written beside the old file, synced, and then put in its place. The permissions of the old file stay
+    (on file systems where they can be set), and so does a symbolic link: the file that it points to is replaced.
 
     Parameters
     ----------
@@ -220,7 +220,8 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
         foreign = hasattr(value, "__array__") and not is_numpy(value)
         held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
         kind = value.dtype.kind if is_numpy(value) else "c" * (type(value) is complex)
-        ways = {"": "", "c": "(.real, .imag)", "f": ".astype(float)"}
+        kind = "table" if is_numpy(value) and value.dtype.names else kind
+        ways = {"": "", "c": "(.real, .imag)", "f": ".astype(float)", "V": ".astype(np.float32)"}
         way_out = ways.get(kind, ".astype(str).tolist()" if kind in "SMm" else ".tolist()")
         place = f"in the tree, item {'.'.join(path)}" if path else "the tree"
         raise TypeError(f"{place} is {brief(value)}, but a checkpoint holds {held}{way_out and f': {way_out}'}")

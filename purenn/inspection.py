@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from purenn.activations import Activation
 from purenn.arrays import Array, is_array, is_float, namespace
-from purenn.layers import dense_vjp, network_vjp, vjp, with_place
+from purenn.layers import add_place, dense_vjp, network_vjp, vjp
 from purenn.losses import logits, logits_vjp, output_of, targeted
 from purenn.records import record
 from purenn.trees import Layer, Tree, flatten, global_norm, like
@@ -112,7 +112,9 @@ def _traced(layer: Any, path: str, x: Any, is_last: bool) -> tuple[Any, Callable
             try:
                 return function(*arguments)
             except Exception as error:
-                raise with_place(error, path, layer) if path else error  # noqa: B904
+                if path:
+                    add_place(error, path, layer)
+                raise
 
         y, pullback = (None, None) if x is None else located(rule, layer, x)
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from purenn.activations import Activation
 from purenn.arguments import brief, check_floats, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
-from purenn.records import Vector, cast_like, is_record, record
-from purenn.trees import Layer, flatten, has_arrays, like, unflatten
+from purenn.records import Vector, floats_like, is_record, record
+from purenn.trees import Layer, flatten, has_arrays, like
 
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -196,8 +196,8 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     pullback : callable
         ``pullback(dy) -> (gradient, dx)``: a record like ``layer``, and a function without arguments. ``dx()`` returns
         an array like ``x``; it costs as much as the layer's forward pass, so it is computed only when it is called.
-        Both may be called more than once. If ``y`` is float16, a ``dy`` of float32 stays so on the whole way back, and
-        ``dx()`` is float32: the gradient of a mean over many examples is too small at each for float16.
+        Both may be called more than once. If ``y`` is float16, ``Dense`` and ``Dropout`` take a ``dy`` of float32,
+        and return ``dx()`` in float32: an example's share of the mean over a batch may be less than float16 holds.
 
     Raises
     ------
@@ -230,17 +230,12 @@ def checked(rule: Callable[..., Any], layer: Any, x: Any) -> tuple[Any, Pullback
         raise _rule_error(rule, layer, "rule", y, f"an array with one row per example of x, {brief(x)}")
 
     def checked_pullback(dy: Array) -> GradientAndDx:
-        is_wide = False
         if not (type(dy) is type(y) and dy.shape == y.shape and dy.dtype == y.dtype):
-            dy = _checked_dy(dy, y)
-            is_wide = is_float(y) and dy.dtype != y.dtype
+            dy = _checked_dy(rule, layer, dy, y)
         pair = pullback(dy)
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], type(layer)) and callable(pair[1])):
             expected = f"a pair (gradient, dx): a {type(layer).__name__} and a function"
             raise _rule_error(rule, layer, "pullback", pair, expected)
-        if is_wide:
-            leaves, structure = flatten(pair[0])
-            return unflatten(structure, list(map(cast_like, leaves, flatten(layer)[0]))), pair[1]
         return pair
 
     return y, checked_pullback
@@ -287,11 +282,11 @@ def forward(layer: Layer, x: Array) -> Array:
     return y
 
 
-def _checked_dy(dy: Array, y: Array) -> Array:
+def _checked_dy(rule: Any, layer: Layer, dy: Array, y: Array) -> Array:
     """Check that a gradient has the shape of its output, and return it in the dtype of the output.
 
-    But at an output of float16, which underflows below 6e-8, wider floats become float32: the gradient of a mean over
-    many examples is smaller at each.
+    But the rules given here take float32 at logits of 16 bits, since the errors of many examples may cancel, and at any
+    output of float16, since an example's share of the mean over a batch may be less than float16 holds.
     """
     if not is_float(y):
         return dy  # there is no gradient at integers
@@ -300,7 +295,10 @@ def _checked_dy(dy: Array, y: Array) -> Array:
         raise ValueError(f"dy is {describe(dy)}, but must have the shape of the output, {describe(y)}")
     if dy.dtype != y.dtype:
         check_floats(dy, "dy")
-        dy = astype(dy, y.dtype if float(namespace(y).finfo(y.dtype).max) > 1e5 else "float32")
+        info, pullback = namespace(y).finfo(y.dtype), getattr(getattr(layer, "activation", None), "pullback", rule)
+        is_ours = all(getattr(f, "__module__", "").startswith("purenn.") for f in (rule, pullback))
+        is_wide = is_ours and info.bits == 16 and (rule is affine_vjp or float(info.max) < 1e5)
+        dy = astype(dy, "float32" if is_wide else y.dtype)
     return dy
 
 
@@ -334,8 +332,8 @@ def affine_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
     x, z = affine(layer, x)
 
     def affine_pullback(dz: Array) -> GradientAndDx:
-        gradient = like(layer, weights=lock_in_place(x.T @ dz), biases=lock_in_place(sum_over(dz, axis=0)))
-        return gradient, lambda: lock_in_place(dz @ layer.weights.T)
+        weights, biases = floats_like(x.T @ dz, layer.weights), floats_like(sum_over(dz, axis=0), layer.biases)
+        return like(layer, weights=weights, biases=biases), lambda: lock_in_place(dz @ layer.weights.T)
 
     return lock_in_place(z), affine_pullback
 
@@ -369,7 +367,8 @@ def _network_forward(network: Params, x: Array) -> Array:
         try:  # as `applied` does: a network that only predicts makes few calls
             x = forward(layer, x)
         except Exception as error:
-            raise with_place(error, f"layers.{number}", layer)  # noqa: B904
+            add_place(error, f"layers.{number}", layer)
+            raise
     return read_only(x)
 
 
@@ -427,19 +426,21 @@ def placed(network: Params, number: int, function: Callable[..., Any], *argument
     try:
         return function(*arguments)
     except Exception as error:
-        raise with_place(error, f"layers.{number}", network.layers[number])  # noqa: B904
+        add_place(error, f"layers.{number}", network.layers[number])
+        raise
 
 
-def with_place(error: Exception, path: str, layer: Layer) -> Exception:
-    """Return an error whose message ends in the path and the class of the layer that raised it.
-
-    It is the same error, unless its class makes its own message.
-    """
-    message, is_inside, inner = f"{error}".rpartition(" (in layers.")  # of a network in the network
-    place = f"{path}.layers.{inner}" if is_inside else f"{path}, {type(layer).__name__})"
-    error.args = (f"{message if is_inside else error} (in {place}",)
-    cls = next((cls for cls in (TypeError, ValueError) if isinstance(error, cls)), RuntimeError)
-    return error if place in str(error) else cls(*error.args)
+def add_place(error: Exception, path: str, layer: Layer) -> None:
+    """Add the path and the class of a layer to the message of an error, or as a note if its class makes the message."""
+    cls, place = type(error), f"{path}, {type(layer).__name__})"
+    has_own = cls.__str__ not in (BaseException.__str__, KeyError.__str__) or cls.__setattr__ != Exception.__setattr__
+    if has_own or [*map(type, error.args)] != [str]:
+        error.add_note(f"(in {place}")
+        return
+    message, is_inside, inner = error.args[0].rpartition(" (in layers.")
+    if is_inside:  # a network in the network, or in a field of the layer
+        place = f"{path}.layers.{inner}" if hasattr(layer, "layers") else f"{place[:-1]}: layers.{inner}"
+    error.args = (f"{message if is_inside else error.args[0]} (in {place}",)
 
 
 _HALVES: dict[Any, Any] = {dense_vjp: _dense_forward, network_vjp: _network_forward}  # rules without their pullbacks

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from purenn import layers
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
-from purenn.arguments import as_floats, as_integers, check_real, describe, held_types, type_name
+from purenn.arguments import as_floats, as_integers, check_real, describe, type_name
 from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace, wide
 from purenn.layers import Dense, GradientAndDx, Pullback, affine, chained, checked, dense_vjp, forward, placed, vjp
 from purenn.records import floats_like
@@ -132,7 +132,8 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     ------
     ValueError
         If the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the values of NumPy
-        arrays are checked; if all weights of another library are 0, or one is negative, the loss is NaN).
+        arrays are checked; if all weights of another library are 0, one is negative, or a label is not a class, the
+        loss is NaN).
     TypeError
         If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the
         network does not end in ``Dense`` with one of the three activations.
@@ -212,13 +213,17 @@ def predict(params: Layer, x: Array) -> Array:
     >>> nn.predict(layer, np.asarray([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]]))
     array([1, 0])
     """
-    output = output_of(params)
-    predictions = output.decide(forward(params, x))
-    if output.activation != identity and is_numpy(predictions) and (predictions < 0).any():
-        rows = (predictions.reshape(len(predictions), -1) < 0).any(axis=1).sum()
+    output, y = output_of(params), forward(params, x)
+    xp, labels = namespace(y), output.decide(y)
+    if output.activation == identity:
+        return labels
+    unknown = xp.any(xp.isnan(y), axis=1, keepdims=True)
+    if not is_numpy(y):
+        return xp.where(unknown[:, 0] if labels.ndim == 1 else xp.isnan(y), -1, labels)
+    if unknown.any():
         hint = "np.isfinite(x) shows whether x is the cause, and nn.inspect(params, x) where in the network it begins"
-        raise ValueError(f"the output is NaN in {rows} of {len(predictions)} rows; {hint}")
-    return lock_in_place(predictions)
+        raise ValueError(f"the output is NaN in {unknown.sum()} of {len(y)} rows; {hint}")
+    return lock_in_place(labels)
 
 
 def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -238,10 +243,10 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
     if output.activation == identity:
         raise TypeError("accuracy counts correct classes, but a network that ends in identity predicts values")
     _, predictions, targets, weights, total_weight = targeted(output, forward(params, x), y, sample_weight)
-    xp, predicted, wanted = namespace(predictions), output.decide(predictions), output.decide(targets)
-    hits = xp.reshape(xp.astype(predicted == wanted, targets.dtype), (predictions.shape[0], -1))
-    share = xp.sum(_weighted(hits, weights)) / (total_weight * hits.shape[1])
-    return floats_like(xp.where(xp.any((predicted < 0) | (wanted < 0)), xp.nan, share), predictions)
+    xp, hits = namespace(predictions), output.decide(predictions) == output.decide(targets)
+    hits = _weighted(xp.reshape(xp.astype(hits, targets.dtype), (predictions.shape[0], -1)), weights)
+    is_known = ~xp.any(xp.isnan(predictions) | xp.isnan(targets))
+    return floats_like(xp.where(is_known, xp.sum(hits) / (total_weight * hits.shape[1]), xp.nan), predictions)
 
 
 # What the activation at the output means, and the targets of a batch
@@ -294,9 +299,9 @@ def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) ->
         way_out = f"; y.T has {n}" if y.shape[1:] == (n,) else ""
         raise ValueError(f"y has the shape {y.shape}, but x has {n} rows{way_out}")
     if sample_weight is None:
-        return Targeted(output, z, output.targets(y, wide(z)), None, n)
+        return Targeted(output, z, output.targets(y, z), None, n)
     y, weights = _with_valid_targets(y, sample_weight, wide(z))
-    return Targeted(output, z, output.targets(y, wide(z)), weights, namespace(z).sum(weights))
+    return Targeted(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
 
 
 def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
@@ -312,9 +317,10 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     w = w / namespace(w).max(w)
     xp = namespace(y) if is_numpy(w) else namespace(like)
     y, counts = xp.asarray(y), xp.asarray(w)
-    # An example of weight 0 gets the target of the one that counts most, which is checked in any case.
-    heaviest = xp.take(y, xp.argmax(counts, keepdims=True), axis=0)
-    y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, heaviest)
+    valid = xp.zeros_like(y[:1])  # the target of examples of weight 0: class 0
+    if y.ndim == 2:
+        valid = xp.where(xp.arange(y.shape[1]) == 0, xp.ones_like(valid), valid)
+    y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, valid)
     return y, astype(namespace(like).asarray(w), like.dtype)[:, None]
 
 
@@ -334,7 +340,9 @@ def _class_targets(y: Array, like: Array) -> Array:
             hint = "; if those below 0 are unknown, sample_weight=y >= 0 leaves them out" if y.min() < 0 else ""
             raise ValueError(f"{given}: {_NUMBERED}{hint}")
         xp = namespace(like)
-        return astype(xp.asarray(y)[:, None] == xp.arange(like.shape[1]), like.dtype)
+        y, classes = xp.asarray(y)[:, None], xp.arange(like.shape[1])
+        one_hot = astype(y == classes, wide(like).dtype)
+        return one_hot if is_numpy(y) else xp.where((y >= 0) & (y < like.shape[1]), one_hot, xp.nan)
     if y.ndim == 2 and y.shape[1] == 1 < like.shape[1]:
         raise ValueError(f"y has the shape {y.shape}, but must be labels, (n,): y[:, 0]; or distributions, (n, k)")
     if y.ndim != 2:
@@ -354,9 +362,9 @@ def _way_to_labels(y: Array) -> str:
     """Return what makes labels 0, 1, ... of an array, depending on its dtype."""
     if getattr(y.dtype, "names", None):
         return f"y[{y.dtype.names[-1]!r}] is one of its columns"
-    if len(set(types := held_types(y))) > 1:
-        one = max(types, key=types.count).__name__
-        return f"leave out the rows without a label, such as y[[type(label) is {one} for label in y]]"
+    missing = ["None", "nan", "<NA>", "NaT"]
+    if getattr(y.dtype, "kind", "") == "O" and not {*missing}.isdisjoint(map(str, y.flat)):
+        return f"known = ~np.isin(y.astype(str), {missing}), and x[known], y[known] leave out rows without a label"
     if has_kind(y, "real floating") and is_numpy(y) and not ((y == y.round()) & (abs(y) < 2**31)).all():
         return "leave out those that are not whole numbers, or predict values with identity as the last activation"
     return "y.astype(int)" if has_kind(y, "bool", "real floating") else _NUMBERED
@@ -381,14 +389,20 @@ def _value_targets(y: Array, like: Array) -> Array:
         if y.ndim == 1:
             way_out = "y[:, None] is a column" if like.shape[1] == 1 else "labels, (n,), need a softmax network"
         raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
-    largest = float(namespace(like).finfo(like.dtype).max)
-    if is_numpy(y) and (wrong := ~(abs(y.astype(namespace(y).result_type(y.dtype, float))) <= largest)).any():
+    if is_numpy(y) and (wrong := ~_is_finite(y, like)).any():
         rows = wrong.any(axis=1).nonzero()[0].tolist()
         given = (
             f"{wrong.sum()} values that are NaN or infinite in {like.dtype}, in {len(rows)} rows: {reprlib.repr(rows)}"
         )
         raise ValueError(f"y has {given}; leave these rows out or fill them in; normalize values that are too large")
-    return astype(namespace(like).asarray(y), like.dtype)
+    return astype(namespace(like).asarray(y), wide(like).dtype)
+
+
+def _is_finite(y: Array, like: Array) -> Array:
+    """Tell where NumPy's numbers are finite, also in the dtype of another array."""
+    if is_numpy(like) and y.dtype == like.dtype:
+        return namespace(y).isfinite(y)
+    return abs(y.astype(namespace(y).result_type(y.dtype, float))) <= float(namespace(like).finfo(like.dtype).max)
 
 
 def _cross_entropies(z: Array, targets: Array) -> Array:
@@ -399,14 +413,11 @@ def _cross_entropies(z: Array, targets: Array) -> Array:
 
 
 def _most_probable(predictions: Array) -> Array:
-    xp = namespace(predictions)
-    labels = as_integers(xp.argmax(predictions, axis=-1))
-    return xp.where(xp.any(xp.isnan(predictions), axis=-1), -1, labels)
+    return as_integers(namespace(predictions).argmax(predictions, axis=-1))
 
 
 def _above_half(predictions: Array) -> Array:
-    xp = namespace(predictions)
-    return xp.where(xp.isnan(predictions), -1, astype(predictions > 0.5, int_dtype(xp)))
+    return astype(predictions > 0.5, int_dtype(namespace(predictions)))
 
 
 _OUTPUTS = {

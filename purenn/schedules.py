@@ -84,9 +84,9 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
         raise ValueError(f"boundaries are {boundaries}, values {values}; boundaries must increase, with one more value")
     s = _as_steps(step)
     xp = namespace(s)
-    value = xp.full_like(s, values[0])
+    value = xp.where(xp.isnan(s), s, values[0])
     for boundary, following in zip(boundaries, values[1:], strict=True):
-        value = xp.where(s < boundary, value, following)
+        value = xp.where(s >= boundary, following, value)
     return _like(step, value)
 
 

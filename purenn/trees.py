@@ -263,6 +263,10 @@ def aligned(hints: dict[str, str] = {}, averages: Sequence[str] = (), /, **trees
     """
     columns, structure = alike(trees)
     for leaf in {type(leaf): leaf for leaf in itertools.chain(*columns)}.values():
+        if callable(leaf):
+            raise TypeError(
+                f"a leaf is a {type(leaf).__name__}; if it came from a pullback, pullback(dy)[0] is the gradient"
+            )
         namespace(leaf, "leaf")  # raises TypeError
     (first, arrays), *others = zip(trees, columns, strict=True)
     types = [(array.shape, array.dtype) for array in arrays]
@@ -335,7 +339,7 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
     magnitude = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((magnitude > 0) & xp.isfinite(magnitude), magnitude, xp.ones_like(magnitude))
-    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((array / unit) ** 2) for array in arrays]))
+    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum(wide(array / unit) ** 2) for array in arrays]))
 
 
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:

@@ -4,6 +4,7 @@ import io
 import re
 from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 from numpy.lib.recfunctions import structured_to_unstructured
@@ -13,6 +14,21 @@ from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Holder, Ruled,
 
 LAYER, ONE, NARROW = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid]), nn.init(0, (1, 2), [nn.softmax])
 WIDE = nn.Params((LAYER, Scale(np.ones(2, np.float32))))
+
+
+class NA:
+    """As pandas.NA: no comparison with it is true or false."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __repr__(self):
+        return "<NA>"
+
+
 NAMES = np.asarray(["cat", "dog", "cat", "dog", "cat"])
 SPARSE = SimpleNamespace(toarray=lambda: X)  # as a sparse matrix of SciPy
 TENSOR = SimpleNamespace(detach=lambda: SimpleNamespace(numpy=lambda: X))  # as a tensor of PyTorch
@@ -81,10 +97,12 @@ TYPE_ERRORS = {
     "y is f64[5], ... leave out those that are not whole numbers": [
         lambda v=v: nn.loss(PARAMS, X, np.where(Y > 0, v, Y)) for v in (0.5, np.nan, np.inf)
     ],
-    "y is object[5], ... leave out the rows without a label, such as y[[type(label) is str for label in y]]": (
-        lambda y: nn.loss(PARAMS, X[: len(y)], numbered(y) if len(y) < 5 else y),
-        np.asarray(["a", None, "b", "b", None], object), lambda y: y[[type(label) is str for label in y]],
-    ),
+    "y is object[5], ... known = ~np.isin(y.astype(str), ['None', 'nan', '<NA>', 'NaT']), and x[known], y[known]": [
+        lambda v=v: nn.loss(PARAMS, X, np.asarray(["a", v, v, v, "b"], object)) for v in (None, np.nan, NA())
+    ],
+    "y is object[4], ... names, y = np.unique(y": [
+        lambda v=v: nn.loss(PARAMS, X[:4], np.asarray([0, 1, v, v], object)) for v in (True, np.int64(2), 1.0)
+    ],
     "y is [('width', '<f8'), ('kind', '<i8')][5], ... y['kind'] is one of its columns": (
         lambda y: nn.loss(PARAMS, X, y), np.zeros(5, [("width", float), ("kind", int)]), lambda y: y["kind"]
     ),
@@ -106,7 +124,7 @@ TYPE_ERRORS = {
             lambda a, b: a + b, lambda a, b: a - b, lambda a, b: b + a, lambda a, b: b - a
         )
     ],
-    "leaf is of type function, but must be an array; pullback(dy)[0] makes one": (
+    "a leaf is a function; if it came from a pullback, pullback(dy)[0] is the gradient": (
         nn.global_norm, nn.vjp(PARAMS, X)[1](np.ones((5, 2))), lambda pair: pair[0]
     ),
     "unsupported operand: tuple (params, state = nn.adam_step(...) unpacks": (
@@ -328,16 +346,25 @@ TO_FLOATS = {
     "numbers as bytes": (X.astype(bytes), "x.astype(float)", lambda x: x.astype(float)),
     "numbers as text in objects": (X.astype(str).astype(object), "x.astype(float)", lambda x: x.astype(float)),
     "words": (
-        WORDS, "(column[:, None] == np.unique(column)) * 1.0",
+        WORDS, "words = np.unique(column), once, and (column[:, None] == words) * 1.0",
         lambda x: np.hstack([(column[:, None] == np.unique(column)) * 1.0 for column in x.T]),
     ),
+    "words of NumPy in objects": (
+        np.asarray([*map(np.str_, "xyzwx")], object)[:, None], "x.astype(float) reads numbers; of a column",
+        lambda x: (x == np.unique(x[:, 0])) * 1.0,
+    ),
+    "bytes in objects": (X.astype(bytes).astype(object), "x.astype(float)", lambda x: x.astype(float)),
+    "complex numbers in objects": (
+        (X + 0j).astype(object), "values of type complex", lambda x: x.astype(complex).real
+    ),
     "gaps": (GAPS, "values of type NoneType", lambda x: np.where(x == None, 0, x).astype(np.float32)),  # noqa: E711
-    "dates": (
-        DAYS, "(x - x.min()) / np.timedelta64(1, 's')", lambda x: (x - x.min()) / np.timedelta64(1, "s")
-    ),
-    "times": (
-        DAYS - DAYS[0, 0], "(x - x.min()) / np.timedelta64(1, 's')", lambda x: (x - x.min()) / np.timedelta64(1, "s")
-    ),
+    **{
+        f"dates in {unit}": (
+            DAYS.astype(f"M8[{unit}]"), "(x - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')",
+            lambda x: (x - np.datetime64("2000-01-01")) / np.timedelta64(1, "D"),
+        ) for unit in ("Y", "M", "D", "h", "s", "ns")
+    },
+    "times": (DAYS - DAYS[0, 0], "x / np.timedelta64(1, 's')", lambda x: x / np.timedelta64(1, "s")),
     "complex numbers": (X + 0j, "x.real", lambda x: x.real),
 }  # fmt: skip
 if hasattr(np.dtypes, "StringDType"):
@@ -367,30 +394,53 @@ class Own(Exception):
         return "mine"
 
 
-ERRORS = {  # how to make an error, and what it is caught as
-    "ValueError": (lambda: ValueError("no"), ValueError),
-    "KeyError": (lambda: KeyError("no"), KeyError),
-    "no message": (TypeError, TypeError),
-    "two arguments": (lambda: RuntimeError("a", 1), RuntimeError),
-    "of NumPy": (lambda: np.exceptions.AxisError(3, 2), ValueError),
-    "of a file": (lambda: OSError(2, "no"), RuntimeError),
-    "with its own message": (Own, RuntimeError),
+@attrs.frozen
+class Frozen(Exception):
+    number: int
+
+
+ERRORS = {  # how to make an error, and whether its message is one string, which then ends in the place
+    "ValueError": (lambda: ValueError("no"), True),
+    "KeyError": (lambda: KeyError("no"), True),
+    "MemoryError": (lambda: MemoryError("no"), True),
+    "no message": (TypeError, False),
+    "two arguments": (lambda: RuntimeError("a", 1), False),
+    "of NumPy": (lambda: np.exceptions.AxisError(3, 2), False),
+    "of a file": (lambda: FileNotFoundError(2, "no"), False),
+    "of Unicode": (lambda: UnicodeDecodeError("ascii", b"no", 0, 1, "why"), False),
+    "with its own message": (Own, False),
+    "frozen": (lambda: Frozen(3), False),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_in_a_rule_names_the_place_in_its_message(name):
-    error, caught = ERRORS[name]
+def test_an_error_in_a_rule_keeps_its_class_and_names_the_place(name):
+    make, has_message = ERRORS[name]
 
     def rule(layer, x):
-        raise error()
+        raise make()
 
     network = nn.Params((LAYER, nn.Params((nn.Dropout(0.5), Ruled(rule)))))
     for call in (nn.forward, nn.vjp, nn.inspect):
-        with pytest.raises(caught) as raised:
+        with pytest.raises(type(make())) as raised:
             call(network, X)
-        assert str(raised.value).count("in layers.") == 1
-        assert re.search(r" \(in layers\.1\.layers\.1, Ruled\)", str(raised.value))
+        error = raised.value
+        if has_message:
+            assert error.args == ("no (in layers.1.layers.1, Ruled)",)
+        else:
+            assert (str(error), error.args) == (str(make()), make().args)
+            assert error.__notes__[0].endswith("layers.1, Ruled)")
+
+
+def test_a_network_in_a_field_of_a_layer_has_its_place():
+    def rule(layer, x):
+        raise ValueError("no")
+
+    def through(layer, x):
+        return nn.vjp(nn.Params((LAYER, Ruled(rule))), x)
+
+    with pytest.raises(ValueError, match=r"^no \(in layers\.0\.layers\.0, Ruled: layers\.1, Ruled\)$"):
+        nn.forward(nn.Params((nn.Params((Ruled(through),)),)), X)
 
 
 @pytest.mark.parametrize("where", ["pullback", "dx"])
@@ -418,3 +468,16 @@ def test_an_error_on_the_way_back_names_the_place_in_its_message(where, number):
     for call in calls:
         with pytest.raises(ValueError, match=rf"^no \(in {re.escape(place)}, Ruled\)$"):
             call()
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, NA(), np.datetime64("NaT")])
+def test_rows_without_a_label_are_left_out_as_the_error_says(missing):
+    y = np.asarray(["b", missing, "a", missing, missing], object)
+    with pytest.raises(
+        TypeError, match=r"known = ~np.isin\(y.astype\(str\), \['None', 'nan', '<NA>', 'NaT'\]\), and x\[k"
+    ):
+        nn.loss(PARAMS, X, y)
+    known = ~np.isin(y.astype(str), ["None", "nan", "<NA>", "NaT"])
+    assert known.tolist() == [True, False, True, False, False]
+    names, labels = np.unique(y[known], return_inverse=True)
+    assert nn.loss(PARAMS, X[known], labels) > 0 and names.tolist() == ["a", "b"]

@@ -287,6 +287,12 @@ def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
     assert np.isnan(value) and np.isnan(nn.ravel(gradient)[0]).all()
     assert np.isnan(jax.jit(nn.accuracy)(there, x, y, zeros))
     assert np.isnan(nn.accuracy(there, x, jnp.eye(3).at[0].set(jnp.nan)[jnp.asarray(y)]))
+    for label in (-1, 3):
+        wrong = jnp.asarray(y).at[2].set(label)
+        for results in (jax.jit(nn.loss_and_grads)(there, x, wrong), nn.accuracy(there, x, wrong)):
+            assert all(jnp.isnan(leaf).any() for leaf in nn.tree_leaves(results))
+        weights = np.where(np.arange(6) == 2, 0, 1)
+        assert nn.loss(there, x, wrong, weights) == nn.loss(there, x, y, weights)
     spoilt = jnp.asarray(x).at[1].set(jnp.nan)
     for predict in (nn.predict, jax.jit(nn.predict)):
         labels = predict(there, spoilt)

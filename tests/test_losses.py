@@ -213,8 +213,13 @@ def test_targets_are_finite_in_the_dtype_in_which_they_are_used(problem, value, 
         elif params.layers[-1].activation == nn.identity:
             with np.errstate(over="ignore"):
                 function(params, x, y)  # the target is used in float64
+        weights = ~np.isin(np.arange(len(x)), rows) * 1.0
         if len(rows) < len(x):
-            function(params, x, y, ~np.isin(np.arange(len(x)), rows))
+            function(params, x, y, weights)
+        weights[rows[0]] = 2  # heavier than the others, and the only one that counts of those that are wrong
+        if dtype == "float32" or not np.isfinite(value):
+            with pytest.raises(ValueError, match=rf"y has 1 values that .* in {dtype}, in 1 rows: \[{rows[0]}\]"):
+                function(params, x, y, weights)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int16, int, np.uint64, np.float16, np.longdouble, ">f8"])

@@ -75,5 +75,15 @@ def test_converged(losses, patience, expected):
     assert nn.converged(iter(losses), patience) is expected
 
 
+def test_a_step_that_is_nan_has_no_rate():
+    step = np.asarray([np.nan, 3.0])
+    for rates in (
+        nn.piecewise_constant(step, [0.1, 0.2, 0.3], [2, 5]),
+        nn.warmup_cosine(step, 0.1, 10, 2),
+        nn.exponential_decay(step, 0.1, 10, 0.5),
+    ):
+        assert np.isnan(rates[0]) and rates[1] > 0
+
+
 def test_the_default_patience_is_5():
     assert nn.converged([1.0] * 6) and not nn.converged([1.0] * 5)

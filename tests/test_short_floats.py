@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import purenn as nn
-from tests.strategies import OUTPUTS, targets
+from tests.strategies import OUTPUTS, relative_error, targets
 
 jax = pytest.importorskip("jax", reason="JAX is an extra")
 import jax.numpy as jnp  # noqa: E402
@@ -76,6 +76,69 @@ def test_norms_and_inner_products(dtype, n):
             assert nn.global_norm(where) == pytest.approx(nn.global_norm(exact), rel=1e-5)
             assert nn.vdot(where, where) == pytest.approx(nn.vdot(exact, exact), rel=1e-5)
             close(nn.clip_by_global_norm(where, size), nn.clip_by_global_norm(exact, size), dtype)
+
+
+def test_the_errors_of_many_examples_may_cancel():
+    params = nn.Dense(np.zeros((1, 2)), np.log([0.7, 0.3]), nn.softmax)
+    x, y = np.ones((100_000, 1)), (np.arange(100_000) % 10 >= 7).astype(int)
+    for dtype in DTYPES:
+        there = shortened(params, dtype)
+        exact = nn.grads(exactly(there), x, y)  # from the rounded biases, far smaller than any example's error
+        assert 1e-5 < abs(exact.biases[0]) < 1e-3
+        close(nn.grads(there, jnp.asarray(x, dtype), y), exact, dtype, room=1e-6)
+
+
+@nn.record
+class ByJax(nn.Vector):
+    """A layer whose rule is made by ``jax.vjp``, which takes a gradient of the dtype of the output only."""
+
+    factors: nn.Array
+
+
+@nn.vjp.register
+def by_jax_vjp(layer: ByJax, x):
+    y, pullback = jax.vjp(lambda layer, x: x * layer.factors, layer, x)
+    return y, lambda dy: (pullback(dy)[0], lambda: pullback(dy)[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rules_of_users_get_gradients_of_the_dtype_of_their_output(dtype):
+    first, last = nn.init(0, (3, 4, 2), (nn.tanh, nn.softmax)).layers
+    tanh = nn.Activation("tanh by jax", jnp.tanh, lambda z, y, dy: jax.vjp(jnp.tanh, z)[1](dy)[0])
+    theirs = nn.Params((ByJax(np.ones(3, np.float32)), nn.Dense(first.weights, first.biases, tanh)))
+    network = nn.seeded(shortened(nn.Params((theirs, nn.Dropout(0.5), last)), dtype), 1)
+    ours = nn.seeded(shortened(nn.Params((nn.Params((nn.Dropout(0.0), first)), nn.Dropout(0.5), last)), dtype), 1)
+    x, y = jnp.asarray(np.random.default_rng(0).random((5, 3)), dtype), np.asarray([0, 1, 1, 0, 1])
+    for rule in (nn.grads, jax.jit(nn.grads)):
+        gradient, expected = rule(network, x, y), nn.grads(ours, x, y)
+        assert {leaf.dtype for leaf in nn.tree_leaves(gradient)} == {jnp.dtype(dtype)}
+        pairs = (gradient.layers[0].layers[1], expected.layers[0].layers[1]), (gradient.layers[2], expected.layers[2])
+        for a, b in pairs:
+            assert relative_error(a, b) < 2 * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_with_momentum_are_scanned_from_zeros_of_float32(dtype):
+    params = shortened(np.ones(3), dtype)
+    start = nn.tree_map(lambda p: p.astype("float32"), nn.zeros_like(params))
+
+    def step(carry, _):
+        return nn.momentum_step(carry[0], carry[0], carry[1], 0.01, momentum=0.99), None
+
+    (scanned, velocity), _ = jax.lax.scan(step, (params, start), length=5)
+    looped, v = params, nn.zeros_like(params)
+    for _ in range(5):
+        looped, v = nn.momentum_step(looped, looped, v, 0.01, momentum=0.99)
+    assert (scanned == looped).all() and velocity.dtype == v.dtype == "float32"
+
+
+def test_a_target_that_overflows_the_parameters_is_refused():
+    params = shortened(nn.Dense(np.zeros((1, 1)), np.zeros(1), nn.identity), "float16")
+    x = jnp.ones((3, 1), "float16")
+    nn.loss(params, x, np.asarray([[65504.0], [0], [-65504]]))
+    for value in (7e4, 10**6, -1e30, np.float32(1e5)):
+        with pytest.raises(ValueError, match=r"y has 1 values that are NaN or infinite in float16, in 1 rows: \[1\]"):
+            nn.grads(params, x, np.asarray([[1.0], [value], [2]]))
 
 
 def test_small_errors_of_many_examples_do_not_underflow():
