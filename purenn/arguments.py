@@ -62,21 +62,19 @@ def check_real(array: Array, name: str, *more: str) -> None:
 
 def way_to_numbers(array: Array, name: str, hint: str = "") -> str:
     """Return what makes real numbers of an array, depending on its dtype."""
-    kind = "names" if getattr(array.dtype, "names", None) else getattr(array.dtype, "kind", "i")
-    held = {type(value) for value in array.flat} if kind == "O" else set()
-    unfit = {cls for cls in held if not issubclass(cls, (numbers.Real, np.bool_))}
-    texts = "words = np.unique(column), once, and (column[:, None] == words) * 1.0 make columns of 0 and 1"
+    kind = "table" if getattr(array.dtype, "names", None) else getattr(array.dtype, "kind", "i")
+    values = array.flat if kind == "O" else ()
+    unfit = sorted({type(v).__name__ for v in values if not isinstance(v, (numbers.Real, np.bool_))})
     ways = {
-        "names": f"numpy.lib.recfunctions, when imported, has structured_to_unstructured({name})",
+        "table": f"numpy.lib.recfunctions, when imported, has structured_to_unstructured({name})",
         "c": f"{name}.real leaves out the imaginary parts",
         "m": f"{name} / np.timedelta64(1, 's')",
         "M": f"({name} - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')",
-        "O": f"replace or leave out its values of type {', '.join(sorted(cls.__name__ for cls in unfit))}"
-        * bool(unfit),
+        "O": f"make numbers of its values of type {', '.join(unfit)}, or leave them out" if unfit else "",
     }
+    texts = "words = np.unique(column), once, and (column[:, None] == words) * 1.0 make columns of 0 and 1"
     ways |= dict.fromkeys("UST", f"{name}.astype(float) reads numbers; of a column of other texts, {texts}")
-    is_text = unfit and all(issubclass(cls, (str, bytes)) for cls in unfit)
-    return ways.get("U" if is_text else kind) or f"{name}.astype(np.float32){hint}"
+    return ways.get(kind) or f"{name}.astype(np.float32){hint}"
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:

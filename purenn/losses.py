@@ -296,8 +296,7 @@ def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) ->
         raise ValueError("the batch is empty; a loss needs at least one example")
     namespace(y, "y")  # raises TypeError
     if y.shape[:1] != (n,):
-        way_out = f"; y.T has {n}" if y.shape[1:] == (n,) else ""
-        raise ValueError(f"y has the shape {y.shape}, but x has {n} rows{way_out}")
+        raise ValueError(f"y has the shape {y.shape}, but x has {n} rows{f'; y.T has {n}' * (y.shape[1:] == (n,))}")
     if sample_weight is None:
         return Targeted(output, z, output.targets(y, z), None, n)
     y, weights = _with_valid_targets(y, sample_weight, wide(z))
@@ -337,8 +336,7 @@ def _class_targets(y: Array, like: Array) -> Array:
     if has_kind(y, "integral") and y.ndim == 1:
         if is_numpy(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
             given = f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}"
-            hint = "; if those below 0 are unknown, sample_weight=y >= 0 leaves them out" if y.min() < 0 else ""
-            raise ValueError(f"{given}: {_NUMBERED}{hint}")
+            raise ValueError(f"{given}: {_NUMBERED} (sample_weight=y >= 0 leaves out those below 0)")
         xp = namespace(like)
         y, classes = xp.asarray(y)[:, None], xp.arange(like.shape[1])
         one_hot = astype(y == classes, wide(like).dtype)
@@ -390,11 +388,9 @@ def _value_targets(y: Array, like: Array) -> Array:
             way_out = "y[:, None] is a column" if like.shape[1] == 1 else "labels, (n,), need a softmax network"
         raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
     if is_numpy(y) and (wrong := ~_is_finite(y, like)).any():
-        rows = wrong.any(axis=1).nonzero()[0].tolist()
-        given = (
-            f"{wrong.sum()} values that are NaN or infinite in {like.dtype}, in {len(rows)} rows: {reprlib.repr(rows)}"
-        )
-        raise ValueError(f"y has {given}; leave these rows out or fill them in; normalize values that are too large")
+        rows = reprlib.repr(wrong.any(axis=1).nonzero()[0].tolist())
+        given = f"y has {wrong.sum()} values that are NaN or infinite in {like.dtype}, in the rows {rows}"
+        raise ValueError(f"{given}; leave these rows out or fill them in; normalize values that are too large")
     return astype(namespace(like).asarray(y), wide(like).dtype)
 
 

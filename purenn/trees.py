@@ -264,9 +264,7 @@ def aligned(hints: dict[str, str] = {}, averages: Sequence[str] = (), /, **trees
     columns, structure = alike(trees)
     for leaf in {type(leaf): leaf for leaf in itertools.chain(*columns)}.values():
         if callable(leaf):
-            raise TypeError(
-                f"a leaf is a {type(leaf).__name__}; if it came from a pullback, pullback(dy)[0] is the gradient"
-            )
+            raise TypeError("a leaf is a function; if it came from a pullback, pullback(dy)[0] is the gradient")
         namespace(leaf, "leaf")  # raises TypeError
     (first, arrays), *others = zip(trees, columns, strict=True)
     types = [(array.shape, array.dtype) for array in arrays]

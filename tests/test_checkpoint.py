@@ -349,11 +349,11 @@ def stacked():
     return nn.tree_map(lambda leaf: np.stack([leaf, 2 * leaf]), PARAMS)
 
 
-CONVERT = r"but a checkpoint holds records, tuples, .*: \(\.real, \.imag\)$"
+CONVERT = r", but a checkpoint holds records, tuples, .* \(\.astype, \.real, \.tolist\(\) convert\)"
 KEYS = r"the key .*; keys must be non-empty strings without '\.' or leading '__'"
 UNFIT = {  # what it is: the tree, the reason, and what the reason advises
     "complex array": (
-        np.ones(2) * 1j, f"the tree is c128.2., {CONVERT}", lambda z: (z.real, z.imag)
+        np.ones(2) * 1j, f"the tree is c128.2.{CONVERT}", lambda z: (z.real, z.imag)
     ),
     "complex number": (1j, CONVERT, lambda z: (z.real, z.imag)),
     "ensemble": (
@@ -373,12 +373,10 @@ UNFIT = {  # what it is: the tree, the reason, and what the reason advises
         lambda tree: (1, {"a": tree[1]["a"].tolist()}),
     ),
     "objects in an array": (np.asarray([None, "a"]), r": \.tolist\(\)$", lambda array: array.tolist()),
-    "a table": (np.zeros(2, "i4,f8"), r": \.tolist\(\)$", lambda array: array.tolist()),
-    "bytes": (np.asarray([b"a"]), r": \.astype\(str\)\.tolist\(\)$", lambda array: array.astype(str).tolist()),
-    "dates": (
-        np.asarray(["2020-01-01"], "M8"), r": \.astype\(str\)\.tolist\(\)$", lambda array: array.astype(str).tolist()
-    ),
-    "long floats": (np.ones(2, np.longdouble), r": \.astype\(float\)$", lambda array: array.astype(float)),
+    "a table": (np.zeros(2, "i4,f8"), CONVERT, lambda array: array.tolist()),
+    "bytes": (np.asarray([b"a"]), CONVERT, lambda array: array.astype(str).tolist()),
+    "dates": (np.asarray(["2020-01-01"], "M8"), CONVERT, lambda array: array.astype(str).tolist()),
+    "long floats": (np.ones(2, np.longdouble), CONVERT, lambda array: array.astype(float)),
     "bools": (np.asarray([0, 2], np.uint8).view(bool), "the tree has bools that are neither 0 nor 1", lambda b: b != 0),
     "pandas": (Series(), r"nn.tree_map\(np.asarray, tree\)", lambda tree: nn.tree_map(np.asarray, tree)),
     "seed": (

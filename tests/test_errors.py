@@ -259,7 +259,7 @@ VALUE_ERRORS = {
     "but must be from 0 to 1: names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsort": (
         lambda y: nn.loss(PARAMS, X, y), 3 * Y + 1, lambda y: np.searchsorted([1, 4], y)
     ),
-    "if those below 0 are unknown, sample_weight=y >= 0 leaves them out": (
+    "(sample_weight=y >= 0 leaves out those below 0)": (
         lambda y, *w: nn.loss(PARAMS, X, *(y if isinstance(y, tuple) else (y,))), Y - 1, lambda y: (y, y >= 0)
     ),
     "not all 0; skip a batch without any: if weights.any()": [
@@ -344,16 +344,16 @@ TO_FLOATS = {
     "a table": (TABLE, "structured_to_unstructured(x)", structured_to_unstructured),
     "numbers as text": (X.astype(str), "x.astype(float)", lambda x: x.astype(float)),
     "numbers as bytes": (X.astype(bytes), "x.astype(float)", lambda x: x.astype(float)),
-    "numbers as text in objects": (X.astype(str).astype(object), "x.astype(float)", lambda x: x.astype(float)),
+    "numbers as text in objects": (X.astype(str).astype(object), "values of type str", lambda x: x.astype(float)),
+    "bytes in objects": (X.astype(bytes).astype(object), "values of type bytes", lambda x: x.astype(float)),
     "words": (
         WORDS, "words = np.unique(column), once, and (column[:, None] == words) * 1.0",
         lambda x: np.hstack([(column[:, None] == np.unique(column)) * 1.0 for column in x.T]),
     ),
     "words of NumPy in objects": (
-        np.asarray([*map(np.str_, "xyzwx")], object)[:, None], "x.astype(float) reads numbers; of a column",
+        np.asarray([*map(np.str_, "xyzwx")], object)[:, None], "values of type str_",
         lambda x: (x == np.unique(x[:, 0])) * 1.0,
     ),
-    "bytes in objects": (X.astype(bytes).astype(object), "x.astype(float)", lambda x: x.astype(float)),
     "complex numbers in objects": (
         (X + 0j).astype(object), "values of type complex", lambda x: x.astype(complex).real
     ),

@@ -207,7 +207,7 @@ def test_targets_are_finite_in_the_dtype_in_which_they_are_used(problem, value, 
     dtype = x.dtype.name
     for function in (nn.loss, nn.grads, nn.loss_and_grads):
         if dtype == "float32" or not np.isfinite(value):
-            expected = f"y has {len(rows)} values that are NaN or infinite in {dtype}, in {len(rows)} rows: "
+            expected = f"y has {len(rows)} values that are NaN or infinite in {dtype}, in the rows "
             with pytest.raises(ValueError, match=re.escape(expected + reprlib.repr(rows))):
                 function(params, x, y)
         elif params.layers[-1].activation == nn.identity:
@@ -218,7 +218,7 @@ def test_targets_are_finite_in_the_dtype_in_which_they_are_used(problem, value, 
             function(params, x, y, weights)
         weights[rows[0]] = 2  # heavier than the others, and the only one that counts of those that are wrong
         if dtype == "float32" or not np.isfinite(value):
-            with pytest.raises(ValueError, match=rf"y has 1 values that .* in {dtype}, in 1 rows: \[{rows[0]}\]"):
+            with pytest.raises(ValueError, match=rf"y has 1 values that .* in {dtype}, in the rows \[{rows[0]}\]"):
                 function(params, x, y, weights)
 
 
@@ -231,7 +231,7 @@ def test_finite_targets_of_every_dtype_are_accepted(dtype):
         assert nn.loss(params, X, y) > 0
     if np.dtype(dtype).kind == "f":
         y[0, 0] = np.inf
-        with pytest.raises(ValueError, match="y has 1 values that are NaN or infinite in float32, in 1 rows: \\[0\\]"):
+        with pytest.raises(ValueError, match="y has 1 values that are NaN or infinite in float32, in the rows \\[0\\]"):
             nn.loss(params, X, y)
 
 

@@ -137,7 +137,7 @@ def test_a_target_that_overflows_the_parameters_is_refused():
     x = jnp.ones((3, 1), "float16")
     nn.loss(params, x, np.asarray([[65504.0], [0], [-65504]]))
     for value in (7e4, 10**6, -1e30, np.float32(1e5)):
-        with pytest.raises(ValueError, match=r"y has 1 values that are NaN or infinite in float16, in 1 rows: \[1\]"):
+        with pytest.raises(ValueError, match=r"y has 1 values that are NaN or infinite in float16, in the rows \[1\]"):
             nn.grads(params, x, np.asarray([[1.0], [value], [2]]))
 
 
