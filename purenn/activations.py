@@ -117,8 +117,7 @@ def leaky_relu(z: Array) -> Array:
 
 
 def _elu_pullback(z: Array, y: Array, dy: Array) -> Array:
-    xp = namespace(z)
-    return dy * xp.exp(xp.minimum(z, 0))
+    return dy * namespace(z).exp(namespace(z).minimum(z, 0))
 
 
 @_with_pullback(_elu_pullback)

@@ -3,6 +3,7 @@
 import math
 import numbers
 import operator
+import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -21,9 +22,7 @@ def describe(array: Any) -> str:
     """
     if not is_array(array):
         return repr(array)
-    name = str(array.dtype).rpartition(".")[2]
-    for long, short in (("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c")):
-        name = name.replace(long, short)
+    name = re.sub("float|uint|int|complex", lambda word: word[0][0], str(array.dtype).rpartition(".")[2])
     return f"{name}[{','.join(map(str, array.shape))}]"
 
 
@@ -48,15 +47,13 @@ def of_pullback(value: Any) -> str:
 
 def check_floats(array: Array, name: str = "array", hint: str = "") -> None:
     """Raise TypeError unless an array holds floats; the hint is for integers."""
-    namespace(array, name)  # raises TypeError
-    if not has_kind(array, "real floating"):
+    if not has_kind(array, "real floating", name=name):
         raise TypeError(f"{name} is {describe(array)}, but must hold floats: {way_to_numbers(array, name, hint)}")
 
 
 def check_real(array: Array, name: str, *more: str) -> None:
     """Raise TypeError unless an array holds real numbers, or is of one of the kinds in ``more``."""
-    namespace(array, name)  # raises TypeError
-    if not has_kind(array, "integral", "real floating", *more):
+    if not has_kind(array, "integral", "real floating", *more, name=name):
         raise TypeError(f"{name} is {describe(array)}, but must hold real numbers: {way_to_numbers(array, name)}")
 
 

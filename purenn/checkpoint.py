@@ -18,7 +18,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -163,8 +162,7 @@ def _replaced(path: str) -> Iterator[BinaryIO]:
     if old_mode is not None and not stat.S_ISREG(old_mode):
         raise OSError(f"{target} is not a regular file, so save does not replace it")
     new = os.path.join(os.path.dirname(target), f".purenn-{os.urandom(8).hex()}")
-    flags = getattr(os, "O_DIRECTORY", None)
-    directory = None if flags is None else _if_supported(os.open, os.path.dirname(target), flags)
+    directory = _if_supported(os.open, os.path.dirname(target), getattr(os, "O_DIRECTORY", os.O_RDONLY))
     try:
         with open(new, "xb", opener=functools.partial(os.open, mode=0o666 if old_mode is None else 0o600)) as file:
             if old_mode is not None:
@@ -197,10 +195,10 @@ def _if_supported(function: Callable[..., Any], *arguments: Any) -> Any:
 def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
     """Return the start of a file, with zeros for the checksum's digits, and the arrays that follow."""
     ours, given = {value: name for name, value in _admitted(()).items()}, dict[Any, str]()
-    arrays, numbers = dict[str, np.ndarray](), itertools.count()
+    arrays, numbers = dict[str, np.ndarray](), iter(range(1_000_000))
 
     def encode(value: Any, path: tuple[str, ...]) -> Any:
-        if next(numbers) > 1_000_000:
+        if next(numbers, None) is None:
             raise ValueError("the tree has more than 1,000,000 values")
         inner = functools.partial(_children, encode, path)
         if value is None or type(value) in (bool, int, float, str, np.str_):
@@ -273,7 +271,7 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
     if hashlib.file_digest(file, lambda: hashlib.sha256(start)).hexdigest().encode() != digits[1]:
         raise ValueError("its checksum is wrong; it was changed or damaged")
     _check_header(header, size)
-    entries = _parsed(header.decode("ascii"))
+    entries = json.loads(header.decode("ascii"), object_pairs_hook=_unique)
     structure, places = entries.pop("__metadata__").get("tree"), _places(entries, 8 + length, size)
     left, found = set(places), list[Any]()
     _decoded(structure, admitted, lambda path, order: found.append(left.discard(path)), check_fields)  # type: ignore
@@ -297,9 +295,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-_parsed = functools.partial(json.loads, object_pairs_hook=_unique)
-
-
 def _places(entries: dict[str, Any], start: int, size: int) -> dict[str, tuple[str, list[int], int]]:
     """Return the dtype, shape and start of each array in a file; they must follow one another without gaps."""
     places, base = {}, start
@@ -321,9 +316,7 @@ def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any],
 
     def decode(node: Any, path: tuple[str, ...]) -> Any:
         inner = functools.partial(_children, decode, path)
-        match node:
-            case dict() if len(node) != 1:
-                pass
+        match node if not isinstance(node, dict) or len(node) == 1 else {}:
             case None | bool() | int() | float() | str():
                 return node
             case list():
@@ -349,4 +342,4 @@ def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any],
                     raise ValueError(f"{'.'.join(path) or 'the tree'}: {error}") from error
         raise ValueError(f"{'.'.join(path) or 'the tree'} is {brief(node)}, which load does not know (see records=...)")
 
-    return decode(_parsed(structure), ())
+    return decode(json.loads(structure, object_pairs_hook=_unique), ())

@@ -15,10 +15,6 @@ from purenn.records import is_record, record
 from purenn.trees import T, fields_of, kinds
 
 
-def _check_rate(layer: Any, field: Any, rate: Any) -> None:
-    check_number("rate", rate, least=0, below=1)
-
-
 @record
 class Dropout:
     """A layer that sets each input to zero with probability ``rate``, and scales the others up to keep the mean.
@@ -48,10 +44,11 @@ class Dropout:
     array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     """
 
-    rate: float = attrs.field(converter=functools.partial(check_number, "rate"), validator=_check_rate)
+    rate: float = attrs.field(converter=functools.partial(check_number, "rate"))
     seed: Seed | None = None
 
     def __attrs_post_init__(self) -> None:
+        check_number("rate", self.rate, least=0, below=1)
         if self.seed is not None:
             seed_at(self.seed, ())
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from purenn.activations import Activation
 from purenn.arrays import Array, is_array, is_float, namespace
-from purenn.layers import add_place, dense_vjp, network_vjp, vjp
+from purenn.layers import dense_vjp, network_vjp, placed, vjp
 from purenn.losses import logits, logits_vjp, output_of, targeted
 from purenn.records import record
 from purenn.trees import Layer, Tree, flatten, global_norm, like
@@ -107,36 +107,28 @@ def _traced(layer: Any, path: str, x: Any, is_last: bool) -> tuple[Any, Callable
     """
     if vjp.dispatch(type(layer)) is not network_vjp:
         rule = logits_vjp if is_last and vjp.dispatch(type(layer)) is dense_vjp else vjp
-
-        def located(function: Callable[..., Any], *arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except Exception as error:
-                if path:
-                    add_place(error, path, layer)
-                raise
-
-        y, pullback = (None, None) if x is None else located(rule, layer, x)
+        y, pullback = (None, None) if x is None else rule(layer, x)
 
         def back(dy: Any) -> Any:
-            gradient, dx = located(pullback, dy) if pullback and dy is not None else (None, lambda: None)
-            return [Row(path, layer, x, y, dy, gradient)], gradient, lambda: located(dx)
+            gradient, dx = pullback(dy) if pullback and dy is not None else (None, lambda: None)
+            return [Row(path, layer, x, y, dy, gradient)], gradient, dx
 
         return y, back
 
     y, parts = x, []
     for number, part in enumerate(layer.layers):
         is_inner_last = is_last and number == len(layer.layers) - 1
-        y, part_back = _traced(part, f"{path}{'.' * bool(path)}layers.{number}", y, is_inner_last)
-        parts.append((part_back, is_float(y)))
+        y, part_back = placed(layer, number, _traced, part, f"{path}{path and '.'}layers.{number}", y, is_inner_last)
+        parts.append((number, part_back, is_float(y)))
 
     def network_back(dy: Any) -> Any:
         rows, gradients, dx = list[Row](), list[Any](), cast("Any", lambda: dy)
-        for part_back, has_slope in reversed(parts):  # integers have no gradient
-            below, gradient, dx = part_back(dx() if has_slope else None)
+        for number, part_back, has_slope in reversed(parts):  # integers have no gradient
+            slope = placed(layer, number + 1, dx) if has_slope else None
+            below, gradient, dx = placed(layer, number, part_back, slope)
             rows, gradients = below + rows, [gradient, *gradients]
         gradient = None if dy is None else like(layer, layers=tuple(gradients))
-        return [Row(path, layer, x, y, dy, gradient), *rows], gradient, dx
+        return [Row(path, layer, x, y, dy, gradient), *rows], gradient, lambda: placed(layer, 0, dx)
 
     return y, network_back
 

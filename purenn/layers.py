@@ -321,10 +321,7 @@ def dense_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
     z, affine_pullback = affine_vjp(layer, x)
     y = lock_in_place(layer.activation.function(z))
 
-    def dense_pullback(dy: Array) -> GradientAndDx:
-        return affine_pullback(layer.activation.pullback(z, y, dy))
-
-    return y, dense_pullback
+    return y, lambda dy: affine_pullback(layer.activation.pullback(z, y, dy))
 
 
 def affine_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
@@ -406,8 +403,7 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
             gradients.append(gradient)
         for number in range(first - 1, -1, -1):
             y, pullback = steps[number]
-            xp = namespace(y)
-            zeros = xp.broadcast_to(xp.zeros((), dtype=y.dtype), y.shape)  # take no memory
+            zeros = namespace(y).broadcast_to(namespace(y).zeros((), dtype=y.dtype), y.shape)  # take no memory
             gradients.append(placed(network, number, pullback, zeros)[0])
 
         def below() -> Array:

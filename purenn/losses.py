@@ -7,7 +7,6 @@ before its activation, is ``(prediction - target) / n``, and every backward pass
 a probability.
 """
 
-import math
 import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -297,10 +296,8 @@ def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) ->
     namespace(y, "y")  # raises TypeError
     if y.shape[:1] != (n,):
         raise ValueError(f"y has the shape {y.shape}, but x has {n} rows{f'; y.T has {n}' * (y.shape[1:] == (n,))}")
-    if sample_weight is None:
-        return Targeted(output, z, output.targets(y, z), None, n)
-    y, weights = _with_valid_targets(y, sample_weight, wide(z))
-    return Targeted(output, z, output.targets(y, z), weights, namespace(z).sum(weights))
+    y, weights = (y, None) if sample_weight is None else _with_valid_targets(y, sample_weight, wide(z))
+    return Targeted(output, z, output.targets(y, z), weights, n if weights is None else namespace(z).sum(weights))
 
 
 def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Array, Array]:
@@ -309,10 +306,10 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     w = as_floats(sample_weight, "sample_weight")
     if w.shape != like.shape[:1]:
         raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
-    if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < math.inf):
+    if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < namespace(w).inf):
         hint = "; skip a batch without any: if weights.any()" if (w == 0).all() else ""
         raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0{hint}")
-    w = namespace(w).where(w >= 0, w, math.nan)
+    w = namespace(w).where(w >= 0, w, namespace(w).nan)
     w = w / namespace(w).max(w)
     xp = namespace(y) if is_numpy(w) else namespace(like)
     y, counts = xp.asarray(y), xp.asarray(w)

@@ -95,11 +95,6 @@ def momentum_step(
     return rebuilt(ps), rebuilt(vs)
 
 
-def _check_steps(state: Any, field: Any, steps: Array) -> None:
-    if steps.ndim or not has_kind(steps, "integral") or (is_numpy(steps) and not steps >= 0):
-        raise ValueError(f"steps is {describe(steps)}, but must be one integer, and not negative")
-
-
 @record
 class AdamState(Vector):
     """The state of Adam between two steps. ValueError if it is not consistent, TypeError if a leaf is not an array.
@@ -113,11 +108,13 @@ class AdamState(Vector):
         16 bits: the square of a gradient of 1e-4 is 0 in float16.
     """
 
-    steps: Array = attrs.field(converter=as_integers, validator=_check_steps)
+    steps: Array = attrs.field(converter=as_integers)
     means: Tree
     squares: Tree
 
     def __attrs_post_init__(self) -> None:
+        if self.steps.ndim or not has_kind(self.steps, "integral") or (is_numpy(self.steps) and not self.steps >= 0):
+            raise ValueError(f"steps is {describe(self.steps)}, but must be one integer, and not negative")
         aligned(means=self.means, squares=self.squares)
 
 
@@ -233,8 +230,8 @@ def clip_by_global_norm(grads: T, max_norm: float) -> T:
     gs, rebuilt = aligned(grads=grads)
     unit, norm = unit_and_norm(gs)
     xp = namespace(norm)
-    limit = max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)
-    factor = xp.minimum(unit, limit) / unit  # min(1, max_norm / (unit norm)), but this cannot overflow
+    # min(1, max_norm / (unit norm)), but this cannot overflow
+    factor = xp.minimum(unit, max_norm / xp.where(norm == 0, xp.ones_like(norm), norm)) / unit
     return cast("T", rebuilt([floats_like(factor * g, g) for g in gs]))
 
 

@@ -43,8 +43,7 @@ def histogram(values: Any) -> str:
     if not is_float(values) or not_finite(values) or 0 in values.shape:
         return ""
     v = np.asarray(values).astype(float) / magnitude(values)
-    bins = ((v - v.min()) / (np.ptp(v) or 1) * 16).astype(int).clip(max=15)
-    counts = [int((bins == k).sum()) for k in range(16)]
+    counts = np.bincount(((v - v.min()) / (np.ptp(v) or 1) * 16).astype(int).clip(max=15).ravel(), minlength=16)
     bars = "".join(f"M{4 * k},16h3v{-16 * count / max(counts):.1f}h-3z" for k, count in enumerate(counts))
     return f'<svg width="64" height="16"><path fill="currentColor" d="{bars}"/></svg>'
 
@@ -121,9 +120,8 @@ def _digits(data: Any) -> str:
     images, labels = (_real_numbers(getattr(data, name, None)) for name in names)
     if images is None or labels is None or not shape or images.shape != (labels.size, math.prod(shape)):
         return ""
-    digits = [image(pixels.reshape(1, *shape)) for pixels in images[:20]]
-    figures = zip(digits, map(int, labels), strict=False)
-    return "<br>" + "".join(f"<figure>{digit}<figcaption>{label}</figcaption></figure>" for digit, label in figures)
+    digits = zip([image(pixels.reshape(1, *shape)) for pixels in images[:20]], map(int, labels), strict=False)
+    return "<br>" + "".join(f"<figure>{digit}<figcaption>{label}</figcaption></figure>" for digit, label in digits)
 
 
 def _inspected(inspection: Inspection) -> str:

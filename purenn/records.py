@@ -174,13 +174,12 @@ def _itself(value: T, memo: object = None) -> T:
     return value
 
 
-def _not_for_jax(value: Any) -> Any:
+def _no_jax(value: Any) -> Any:
     error = AttributeError if "purenn.jax" in sys.modules else ImportError
     raise error("run `import purenn.jax` to use records with JAX")
 
 
-_METHODS: dict[str, Any] = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself}
-_METHODS |= {"__jax_array__": property(_not_for_jax)}
+_METHODS = {"__reduce__": pickled, "__copy__": _itself, "__deepcopy__": _itself, "__jax_array__": property(_no_jax)}
 
 
 def floats_like(new: Array, old: Array) -> Array:
@@ -214,16 +213,21 @@ class Vector:
     __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
 
     def __add__(self, other: Self) -> Self:
-        return self._mapped(operator.add, right=other) if is_record(other) else _no_operand(other)
+        return self._mapped(operator.add, right=other) if is_record(other) else self._refused(other)
 
     def __radd__(self, other: int) -> Self:
-        return self if isinstance(other, int) and other == 0 else _no_operand(other)  # sum() begins with 0
+        return self if isinstance(other, int) and other == 0 else self._refused(other)  # sum() begins with 0
 
     def __sub__(self, other: Self) -> Self:
-        return self._mapped(operator.sub, right=other) if is_record(other) else _no_operand(other)
+        return self._mapped(operator.sub, right=other) if is_record(other) else self._refused(other)
 
-    def __rsub__(self, other: object) -> Self:
-        return cast("Self", _no_operand(other))
+    def _refused(self, other: object) -> Any:
+        """Return NotImplemented, so that Python raises TypeError; for a tuple, raise it with a hint."""
+        if isinstance(other, tuple):
+            raise TypeError(f"unsupported operand: {type_name(other)}")
+        return NotImplemented
+
+    __rsub__ = _refused
 
     def __neg__(self) -> Self:
         return self._mapped(operator.neg)
@@ -241,13 +245,6 @@ class Vector:
     def _mapped(self, operation: Callable[..., Array], **others: Any) -> Self:
         *columns, rebuilt = aligned(left=self, **others)
         return cast("Self", rebuilt([cast_like(operation(*each), each[0]) for each in zip(*columns, strict=True)]))
-
-
-def _no_operand(other: object) -> Any:
-    """Return NotImplemented, so that Python raises TypeError; for a tuple, raise it with a hint."""
-    if isinstance(other, tuple):
-        raise TypeError(f"unsupported operand: {type_name(other)}")
-    return NotImplemented
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:
