@@ -116,6 +116,13 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def as_key(key: Any) -> str:
+    """Return a key of a dict in a checkpoint; TypeError if a path could not hold it."""
+    if not isinstance(key, str) or not re.fullmatch("(?!__)[^.\ud800-\udfff]+", key):
+        raise TypeError(f"a dict has the key {brief(key)}; keys must be non-empty strings without '.' or leading '__'")
+    return key
+
+
 def as_floats(value: Any, name: str) -> Array:
     """Return an integer, or an array of numbers or booleans, as an array of its library's default float dtype."""
     array = value if is_array(value) else np.asarray(as_int(name, value))

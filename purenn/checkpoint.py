@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purenn import activations
-from purenn.arguments import as_tuple, brief
+from purenn.arguments import as_key, as_tuple, brief
 from purenn.arrays import is_numpy, lock_in_place, namespace
 from purenn.records import build_checked, check_fields, is_record, record_classes
 from purenn.trees import Tree, fields_of
@@ -125,16 +125,15 @@ def load(path: str | os.PathLike[str], records: Iterable[Any] | Mapping[str, Any
     (Dropout(rate=0.5, seed=None), 7)
     """
     admitted = _admitted(records if isinstance(records, Mapping) else as_tuple("records", records))
-    path = os.fsdecode(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write
-        raise CheckpointError(f"{path} is not a regular file, and so not a checkpoint")
+        raise CheckpointError(f"{os.fsdecode(path)} is not a regular file, and so not a checkpoint")
     with open(path, "rb") as file:
         try:
             return _read(file, admitted)
         except (MemoryError, OSError):  # not the fault of the file
             raise
         except Exception as error:  # whatever the validation of a record raises, too
-            raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+            raise CheckpointError(f"{os.fsdecode(path)} cannot be loaded: {error}") from error
 
 
 def _name_of(value: Any) -> str:
@@ -207,7 +206,7 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             items = [*inner(enumerate(value)).values()]
             return items if type(value) is list else {"tuple": items}
         if type(value) is dict:
-            return {"dict": inner((_checked_key(key), child) for key, child in value.items())}
+            return {"dict": inner((as_key(key), child) for key, child in value.items())}
         if is_record(value):
             named = value if isinstance(value, activations.Activation) else type(value)
             name = ours.get(named) or given.setdefault(named, _name_of(named))
@@ -241,13 +240,6 @@ def _children(recurse: Callable[..., Any], path: tuple[str, ...], items: Iterabl
     if len(path) > 99:
         raise ValueError("the tree is nested more than 100 deep")
     return {name: recurse(child, (*path, str(name))) for name, child in items}
-
-
-def _checked_key(key: Any) -> str:
-    """Return a key of a dict, or raise the error that says what keys may be."""
-    if not isinstance(key, str) or not re.fullmatch("(?!__)[^.\ud800-\udfff]+", key):
-        raise TypeError(f"a dict has the key {brief(key)}; keys must be non-empty strings without '.' or leading '__'")
-    return key
 
 
 def _check_header(header: bytes, size: int) -> None:
@@ -319,12 +311,11 @@ def _decoded(structure: str, admitted: dict[str, Any], take: Callable[..., Any],
         match node if not isinstance(node, dict) or len(node) == 1 else {}:
             case None | bool() | int() | float() | str():
                 return node
-            case list():
-                return [*inner(enumerate(node)).values()]
-            case {"tuple": list(items)}:
-                return (*inner(enumerate(items)).values(),)
+            case list(items) | {"tuple": list(items)}:
+                children = inner(enumerate(items)).values()
+                return [*children] if items is node else tuple(children)
             case {"dict": dict(items)}:
-                return inner((_checked_key(key), child) for key, child in items.items())
+                return inner((as_key(key), child) for key, child in items.items())
             case {"float": "inf" | "-inf" | "nan" as text}:
                 return float(text)
             case {"array": "C" | "F" as order}:

@@ -296,9 +296,9 @@ def _checked_dy(rule: Any, layer: Layer, dy: Array, y: Array) -> Array:
     if dy.dtype != y.dtype:
         check_floats(dy, "dy")
         info, pullback = namespace(y).finfo(y.dtype), getattr(getattr(layer, "activation", None), "pullback", rule)
+        is_wide = info.bits == 16 and (rule is affine_vjp or float(info.max) < 1e5)
         is_ours = all(getattr(f, "__module__", "").startswith("purenn.") for f in (rule, pullback))
-        is_wide = is_ours and info.bits == 16 and (rule is affine_vjp or float(info.max) < 1e5)
-        dy = astype(dy, "float32" if is_wide else y.dtype)
+        dy = astype(dy, "float32" if is_wide and is_ours else y.dtype)
     return dy
 
 
@@ -347,9 +347,8 @@ def _checked_batch(layer: Dense, x: Array) -> Array:
     """Return a batch in the dtype of a layer; raise if it does not fit."""
     check_floats(x, "x", "; pixels also / 255, other numbers normalized")
     if x.ndim != 2:
-        way_out = "x.reshape(len(x), -1) flattens each example" if x.ndim else "x.reshape(1, 1) is a batch of one"
-        vector = "x[:, None] is a column" if layer.fan_in == 1 else "x[None, :] is a batch of one"
-        way_out = vector if x.ndim == 1 else way_out
+        way_out = "x.reshape(-1, 1) is a column" if layer.fan_in == 1 else "x.reshape(1, -1) is a batch of one"
+        way_out = "x.reshape(len(x), -1) flattens each example" if x.ndim > 1 else way_out
         raise ValueError(f"x has the shape {x.shape}, but must be a batch, (n, features); {way_out}")
     if x.shape[1] != layer.fan_in:
         raise ValueError(f"x has {x.shape[1]} features, but the layer takes {layer.fan_in}")
@@ -429,8 +428,8 @@ def placed(network: Params, number: int, function: Callable[..., Any], *argument
 def add_place(error: Exception, path: str, layer: Layer) -> None:
     """Add the path and the class of a layer to the message of an error, or as a note if its class makes the message."""
     cls, place = type(error), f"{path}, {type(layer).__name__})"
-    has_own = cls.__str__ not in (BaseException.__str__, KeyError.__str__) or cls.__setattr__ != Exception.__setattr__
-    if has_own or [*map(type, error.args)] != [str]:
+    is_text = [*map(type, error.args)] == [str] and cls.__setattr__ == Exception.__setattr__
+    if not is_text or str(error) not in (error.args[0], repr(error.args[0])):  # as KeyError shows it
         error.add_note(f"(in {place}")
         return
     message, is_inside, inner = error.args[0].rpartition(" (in layers.")

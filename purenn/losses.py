@@ -216,13 +216,11 @@ def predict(params: Layer, x: Array) -> Array:
     xp, labels = namespace(y), output.decide(y)
     if output.activation == identity:
         return labels
-    unknown = xp.any(xp.isnan(y), axis=1, keepdims=True)
-    if not is_numpy(y):
-        return xp.where(unknown[:, 0] if labels.ndim == 1 else xp.isnan(y), -1, labels)
-    if unknown.any():
-        hint = "np.isfinite(x) shows whether x is the cause, and nn.inspect(params, x) where in the network it begins"
-        raise ValueError(f"the output is NaN in {unknown.sum()} of {len(y)} rows; {hint}")
-    return lock_in_place(labels)
+    rows = xp.any(xp.isnan(y), axis=1)
+    if is_numpy(y) and rows.any():
+        hint = "np.isfinite(x) finds such rows of x, and nn.inspect(params, x) the place in the network"
+        raise ValueError(f"the output is NaN in {rows.sum()} of {len(y)} rows; {hint}")
+    return lock_in_place(labels if is_numpy(y) else xp.where(rows if labels.ndim == 1 else xp.isnan(y), -1, labels))
 
 
 def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) -> Array:
@@ -307,8 +305,8 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     if w.shape != like.shape[:1]:
         raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
     if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < namespace(w).inf):
-        hint = "; skip a batch without any: if weights.any()" if (w == 0).all() else ""
-        raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but must be finite, >= 0, and not all 0{hint}")
+        rule = "must be finite, >= 0, and not all 0 (skip a batch in which they are: if weights.any())"
+        raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but {rule}")
     w = namespace(w).where(w >= 0, w, namespace(w).nan)
     w = w / namespace(w).max(w)
     xp = namespace(y) if is_numpy(w) else namespace(like)
@@ -380,10 +378,9 @@ def _binary_targets(y: Array, like: Array) -> Array:
 def _value_targets(y: Array, like: Array) -> Array:
     check_real(y, "y", "bool")
     if y.shape != like.shape:
-        way_out = f"a last layer with {y.shape[-1]} outputs fits"
-        if y.ndim == 1:
-            way_out = "y[:, None] is a column" if like.shape[1] == 1 else "labels, (n,), need a softmax network"
-        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}; {way_out}")
+        way_out = "; y[:, None] is a column" if like.shape[1] == 1 else "; labels, (n,), need a softmax network"
+        way_out *= y.ndim == 1
+        raise ValueError(f"y has the shape {y.shape}, but the output of the network has {like.shape}{way_out}")
     if is_numpy(y) and (wrong := ~_is_finite(y, like)).any():
         rows = reprlib.repr(wrong.any(axis=1).nonzero()[0].tolist())
         given = f"y has {wrong.sum()} values that are NaN or infinite in {like.dtype}, in the rows {rows}"
@@ -405,16 +402,12 @@ def _cross_entropies(z: Array, targets: Array) -> Array:
     return targets * xp.where(targets == 0, 0, surprise)
 
 
-def _most_probable(predictions: Array) -> Array:
-    return as_integers(namespace(predictions).argmax(predictions, axis=-1))
-
-
 def _above_half(predictions: Array) -> Array:
     return astype(predictions > 0.5, int_dtype(namespace(predictions)))
 
 
 _OUTPUTS = {
-    softmax: Output(softmax, _class_targets, _cross_entropies, _most_probable),
+    softmax: Output(softmax, _class_targets, _cross_entropies, lambda p: as_integers(namespace(p).argmax(p, axis=-1))),
     sigmoid: Output(sigmoid, _binary_targets, lambda z, t: softplus.function(z) - t * z, _above_half),
     identity: Output(identity, _value_targets, lambda z, t: (z - t) ** 2 / 2, identity.function),
 }

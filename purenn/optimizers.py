@@ -87,9 +87,8 @@ def momentum_step(
     """
     momentum = check_number("momentum", momentum, least=0, below=1)
     ps, gs, vs, rebuilt = aligned(_HINTS, ("velocity",), params=params, grads=grads, velocity=velocity)
-    gs, vs = ([wide(array) for array in arrays] for arrays in (gs, vs))
-    vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
-    directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
+    vs = [floats_like(momentum * wide(v) + wide(g), wide(v)) for v, g in zip(vs, gs, strict=True)]
+    directions = [momentum * v + wide(g) for v, g in zip(vs, gs, strict=True)] if nesterov else vs
     columns = zip(directions, ps, _per_leaf("lr", lr, params, ps), strict=True)
     ps = [floats_like(-c * d + wide(p), p) for d, p, c in columns]
     return rebuilt(ps), rebuilt(vs)

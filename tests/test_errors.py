@@ -112,7 +112,6 @@ TYPE_ERRORS = {
     "y is f64[5,1,2], but must be integer labels": lambda: nn.loss(PARAMS, X, np.zeros((5, 1, 2))),
     "path is Params, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(PARAMS, "file"),
     "path is BytesIO, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(io.BytesIO(), PARAMS),
-    "expected str, bytes or os.PathLike object, not int": lambda: nn.load(3),
     "x is of type float, but must be an array; np.asarray(x) makes one": (
         lambda x: nn.batches(0, x, Y), X.tolist(), np.asarray
     ),
@@ -253,7 +252,7 @@ VALUE_ERRORS = {
         lambda y: nn.loss(PARAMS, X, y), Y[:, None], lambda y: y[:, 0]
     ),
     "but x has 5 rows; y.T has 5": (lambda y: nn.loss(ONE, X, y), Y[None, :], lambda y: y.T),
-    "the output of the network has (5, 2); a last layer with 3 outputs fits": (
+    "the output of the network has (5, 2)$": (
         lambda params: nn.loss(params, X, np.zeros((5, 3))), SIGMOID, lambda _: nn.init(0, (4, 3), [nn.sigmoid])
     ),
     "but must be from 0 to 1: names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsort": (
@@ -262,15 +261,15 @@ VALUE_ERRORS = {
     "(sample_weight=y >= 0 leaves out those below 0)": (
         lambda y, *w: nn.loss(PARAMS, X, *(y if isinstance(y, tuple) else (y,))), Y - 1, lambda y: (y, y >= 0)
     ),
-    "not all 0; skip a batch without any: if weights.any()": [
+    "not all 0 (skip a batch in which they are: if weights.any())": [
         lambda w=w: nn.loss(PARAMS, X, Y, w) for w in (np.zeros(5), np.zeros(5, bool), np.zeros(5, int))
     ],
     "drop_last leaves no batch of 9 of 5 rows; use drop_last=False": (
         lambda drop_last: next(nn.batches(0, X, Y, 9, drop_last)), True, lambda _: False
     ),
-    "x[:, None] is a column": (lambda x: nn.forward(NARROW, x), X[:, 0], lambda x: x[:, None]),
-    "x.reshape(1, 1) is a batch of one": (
-        lambda x: nn.forward(NARROW, x), np.asarray(1.0), lambda x: x.reshape(1, 1)
+    "x.reshape(-1, 1) is a column": (lambda x: nn.forward(NARROW, x), X[:, 0], lambda x: x.reshape(-1, 1)),
+    "x has the shape (), ... x.reshape(-1, 1) is a column": (
+        lambda x: nn.forward(NARROW, x), np.asarray(1.0), lambda x: x.reshape(-1, 1)
     ),
     "grads differs from params: tuple of 2 instead of Params() (pullback(dy)[0] is the gradient)": (
         lambda g: nn.sgd_step(PARAMS, g, 0.1), nn.vjp(PARAMS, X)[1](np.ones((5, 2))), lambda g: g[0]
@@ -282,7 +281,7 @@ VALUE_ERRORS = {
     "x.reshape(len(x), -1) flattens": (
         lambda x: nn.forward(PARAMS, x), X.reshape(5, 2, 2), lambda x: x.reshape(len(x), -1)
     ),
-    "x[None, :] is a batch of one": (lambda x: nn.forward(PARAMS, x), X[0], lambda x: x[None, :]),
+    "x.reshape(1, -1) is a batch of one": (lambda x: nn.forward(PARAMS, x), X[0], lambda x: x.reshape(1, -1)),
     "state.means differs from params at layers: tuple of 1 instead of tuple of 2": (
         lambda state: nn.adam_step(PARAMS, PARAMS, state, 0.1), nn.adam_init(SIGMOID), lambda _: nn.adam_init(PARAMS)
     ),
