@@ -35,7 +35,8 @@ def brief(value: object) -> str:
 
 def type_name(value: Any) -> str:
     """Return the name of a value's class; for a tuple, add how to unpack the result of a pullback or a step."""
-    hint = " (params, state = nn.adam_step(...) unpacks what the step returns)" if isinstance(value, tuple) else ""
+    hint = " (unpack it: params, state = nn.adam_step(...), or loss, gradient = nn.loss_and_grads(...))"
+    hint *= isinstance(value, tuple)
     return type(value).__name__ + (of_pullback(value) or hint)
 
 
@@ -63,14 +64,14 @@ def way_to_numbers(array: Array, name: str, hint: str = "") -> str:
     values = array.flat if kind == "O" else ()
     unfit = sorted({type(v).__name__ for v in values if not isinstance(v, (numbers.Real, np.bool_))})
     ways = {
-        "table": f"numpy.lib.recfunctions, when imported, has structured_to_unstructured({name})",
+        "table": f"from numpy.lib.recfunctions import structured_to_unstructured; structured_to_unstructured({name})",
         "c": f"{name}.real leaves out the imaginary parts",
         "m": f"{name} / np.timedelta64(1, 's')",
         "M": f"({name} - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')",
-        "O": f"make numbers of its values of type {', '.join(unfit)}, or leave them out" if unfit else "",
+        "O": f"its values of type {', '.join(unfit)} must become numbers (or NaN), or be left out" if unfit else "",
     }
-    texts = "words = np.unique(column), once, and (column[:, None] == words) * 1.0 make columns of 0 and 1"
-    ways |= dict.fromkeys("UST", f"{name}.astype(float) reads numbers; of a column of other texts, {texts}")
+    columns = "for each column, kinds = np.unique(column), once, and (column[:, None] == kinds) * 1.0"
+    ways |= dict.fromkeys("UST", f"if the texts are numbers, {name}.astype(float); if they are words, {columns}")
     return ways.get(kind) or f"{name}.astype(np.float32){hint}"
 
 

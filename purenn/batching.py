@@ -48,6 +48,7 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     >>> [yb for xb, yb in nn.batches(None, np.zeros((5, 3)), np.arange(5), batch_size=2, drop_last=True)]
     [array([0, 1]), array([2, 3])]
     """
+    draw = np.arange if seed is None else generator(seed).permutation  # which raises ValueError if it is not a seed
     arrays, structure = flatten((x, y))
     named = dict(zip(leaf_paths(flatten({"x": x, "y": y})[1]), arrays, strict=True))
     for name, array in named.items():
@@ -60,8 +61,8 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
     batch_size = as_int("batch_size", batch_size, least=1)
     ((n,),) = lengths
     if drop_last and n < batch_size:
-        raise ValueError(f"drop_last leaves no batch of {batch_size} of {n} rows; use drop_last=False")
-    order = np.arange(n) if seed is None else generator(seed).permutation(n)
+        raise ValueError(f"x has {n} rows, fewer than one batch of {batch_size}; use drop_last=False")
+    order = draw(n)
     parts = (order[k : k + batch_size] for k in range(0, n - n % batch_size if drop_last else n, batch_size))
     return (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)
 

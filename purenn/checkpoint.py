@@ -35,7 +35,7 @@ from purenn.records import build_checked, check_fields, is_record, record_classe
 from purenn.trees import Tree, fields_of
 
 _ZEROS = b"0" * 64
-_CONTENT = "records, tuples, lists, dicts, strings, real numbers, arrays of numbers (.astype, .real, .tolist() convert)"
+_CONTENT = "records, tuples, lists, dicts, strings, real numbers, and arrays of numbers"
 _DTYPES = {"BOOL": "|b1", "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
 _DTYPES |= {"I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 _NAMES = {code: name for name, code in _DTYPES.items()}
@@ -216,9 +216,9 @@ def _encoded(tree: Any) -> tuple[bytes, list[np.ndarray]]:
             return {"array": "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"}
         foreign = hasattr(value, "__array__") and not is_numpy(value)
         held = "NumPy arrays; nn.tree_map(np.asarray, tree) converts others" if foreign else _CONTENT
-        way_out = ": .tolist()" if is_numpy(value) and value.dtype.kind in "OTU" else ""
+        way_out = ".tolist()" if is_numpy(value) and value.dtype.kind in "OTU" else ".astype, .real or .tolist()"
         place = f"in the tree, item {'.'.join(path)}" if path else "the tree"
-        raise TypeError(f"{place} is {brief(value)}, but a checkpoint holds {held}{way_out}")
+        raise TypeError(f"{place} is {brief(value)}, but a checkpoint holds {held}; {way_out} may convert it")
 
     structure, end = json.dumps(encode(tree, ()), separators=(",", ":")), 0
     entries: dict[str, Any] = {"__metadata__": {"format": "purenn 2", "sha256": _ZEROS.decode(), "tree": structure}}

@@ -179,9 +179,9 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     """Apply a layer or a network to a batch; return the output and its pullback (vector-Jacobian product).
 
     If ``dy`` is the gradient of a scalar with respect to ``y``, the pullback returns the gradients with respect to
-    ``layer`` and ``x``. ``Dense``: with ``dz = dy * activation'(z)``, the gradients with respect to weights, biases and
-    ``x`` are ``x.T @ dz``, ``sum(dz)`` over the batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last
-    layer first (Rumelhart, Hinton & Williams 1986).
+    ``layer`` and ``x``. ``Dense``: with the gradient at the pre-activations, ``dz`` (for elementwise activations,
+    ``dy * activation'(z)``), those with respect to weights, biases and ``x`` are ``x.T @ dz``, ``sum(dz)`` over the
+    batch, and ``dz @ weights.T``. ``Params``: the chain rule, the last layer first (Rumelhart, Hinton & Williams 1986).
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def vjp(layer: Layer, x: Array) -> tuple[Array, Pullback]:
     ValueError
         If the rank or the number of features is wrong; from the pullback, if ``dy`` does not have the shape of ``y``.
     TypeError
-        If ``x`` is not an array of floats, no rule is registered for the layer, or a rule returns something else than
+        If ``x`` is not an array of floats, no rule is registered for the layer, or a rule returns something other than
         described here; from the pullback, if ``dy`` is not an array of floats.
 
     Examples
@@ -320,7 +320,6 @@ def dense_vjp(layer: Dense, x: Array) -> tuple[Array, Pullback]:
     """Apply a dense layer."""
     z, affine_pullback = affine_vjp(layer, x)
     y = lock_in_place(layer.activation.function(z))
-
     return y, lambda dy: affine_pullback(layer.activation.pullback(z, y, dy))
 
 
@@ -360,7 +359,7 @@ def _checked_batch(layer: Dense, x: Array) -> Array:
 
 def _network_forward(network: Params, x: Array) -> Array:
     for number, layer in enumerate(network.layers):
-        try:  # as `applied` does: a network that only predicts makes few calls
+        try:  # as `placed` does: a network that only predicts makes few calls
             x = forward(layer, x)
         except Exception as error:
             add_place(error, f"layers.{number}", layer)
@@ -429,7 +428,7 @@ def add_place(error: Exception, path: str, layer: Layer) -> None:
     """Add the path and the class of a layer to the message of an error, or as a note if its class makes the message."""
     cls, place = type(error), f"{path}, {type(layer).__name__})"
     is_text = [*map(type, error.args)] == [str] and cls.__setattr__ == Exception.__setattr__
-    if not is_text or str(error) not in (error.args[0], repr(error.args[0])):  # as KeyError shows it
+    if not is_text or str(error) != error.args[0]:
         error.add_note(f"(in {place}")
         return
     message, is_inside, inner = error.args[0].rpartition(" (in layers.")

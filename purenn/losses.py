@@ -105,7 +105,8 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     """Return the loss of a network on a batch, summed over the outputs and averaged over the examples.
 
     The loss is a read-only 0-d array of the dtype of the parameters, in nats for the two cross-entropies. The
-    activation at the output chooses it. With logits ``z`` and targets ``t`` (for a label, 1 at its class, else 0):
+    activation of the last layer decides which loss it is. With logits ``z`` and targets ``t`` (for a label, 1 at its
+    class, else 0):
 
     - softmax, cross-entropy: ``-sum_k t_k log softmax(z)_k = log(sum_k exp(z_k)) - sum_k t_k z_k``
     - sigmoid, binary cross-entropy: ``sum_k (log(1 + exp(z_k)) - t_k z_k)``
@@ -124,8 +125,8 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
         sigmoid: values from 0 to 1 ``(n, fan_out)``. For identity: values ``(n, fan_out)``.
     sample_weight : array, (n,), or None
         How much each example counts: finite numbers of at least 0, not all 0. Only their ratios matter. An example of
-        weight 0 may have any label or target, such as -1 or NaN, but its ``x`` must be finite. Such an example has no
-        effect on the loss unless a layer mixes examples (batch normalization).
+        weight 0 may have any label or target, such as -1 or NaN, but if its ``x`` is not finite, the gradient is NaN.
+        It has no effect on the loss unless a layer mixes examples (batch normalization).
 
     Raises
     ------
@@ -134,8 +135,8 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
         arrays are checked; if all weights of another library are 0, one is negative, or a label is not a class, the
         loss is NaN).
     TypeError
-        If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, labels are not ``(n,)``, or the
-        network does not end in ``Dense`` with one of the three activations.
+        If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network does not end in
+        ``Dense`` with one of the three activations.
 
     Examples
     --------
@@ -218,7 +219,7 @@ def predict(params: Layer, x: Array) -> Array:
         return labels
     rows = xp.any(xp.isnan(y), axis=1)
     if is_numpy(y) and rows.any():
-        hint = "np.isfinite(x) finds such rows of x, and nn.inspect(params, x) the place in the network"
+        hint = "np.isfinite(x).all(axis=1) finds finite rows of x; nn.inspect(params, x) shows where NaN begins"
         raise ValueError(f"the output is NaN in {rows.sum()} of {len(y)} rows; {hint}")
     return lock_in_place(labels if is_numpy(y) else xp.where(rows if labels.ndim == 1 else xp.isnan(y), -1, labels))
 
@@ -228,8 +229,8 @@ def accuracy(params: Layer, x: Array, y: Array, sample_weight: Array | None = No
 
     It is a 0-d array of the dtype of the parameters. With ``sample_weight``, each example counts by its weight. The
     target class of a distribution is its most probable one; for sigmoid, a target above one half counts as 1. If any
-    prediction is NaN, even one of weight 0, or a target is (NumPy's are checked), the result is NaN. Parameters and
-    errors are those of ``loss``, but the network must end in softmax or sigmoid.
+    prediction is NaN, even one of weight 0, the result is NaN; so it is if a target in an array of another library is
+    NaN. Parameters and errors are those of ``loss``, but the network must end in softmax or sigmoid.
 
     >>> import numpy as np, purenn as nn
     >>> layer = nn.Dense(np.eye(2), np.zeros(2), nn.softmax)
@@ -253,7 +254,7 @@ class Output(NamedTuple):
     """What a network that ends in an activation predicts, and what its loss is."""
 
     activation: Activation
-    targets: Callable[[Array, Array], Array]  # (y, like) -> what the predictions should be, checked, in like's dtype
+    targets: Callable[[Array, Array], Array]  # (y, z) -> what the predictions should be, checked, floats
     losses: Callable[[Array, Array], Array]  # (z, targets) -> (n, fan_out), the summands of the loss
     decide: Callable[[Array], Array]  # predictions -> what ``predict`` returns
 
@@ -305,7 +306,7 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     if w.shape != like.shape[:1]:
         raise ValueError(f"sample_weight has the shape {w.shape}, but must have {like.shape[:1]}: one per example")
     if is_numpy(w) and not (w.min() >= 0 and 0 < w.max() < namespace(w).inf):
-        rule = "must be finite, >= 0, and not all 0 (skip a batch in which they are: if weights.any())"
+        rule = "must be finite, >= 0, and not all 0; if all are 0, skip the batch: if sample_weight.any()"
         raise ValueError(f"sample_weight is from {w.min()} to {w.max()}, but {rule}")
     w = namespace(w).where(w >= 0, w, namespace(w).nan)
     w = w / namespace(w).max(w)
@@ -331,7 +332,8 @@ def _class_targets(y: Array, like: Array) -> Array:
     if has_kind(y, "integral") and y.ndim == 1:
         if is_numpy(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
             given = f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}"
-            raise ValueError(f"{given}: {_NUMBERED} (sample_weight=y >= 0 leaves out those below 0)")
+            hint = "; sample_weight=(y >= 0) leaves out labels below 0" * bool(y.min() < 0)
+            raise ValueError(f"{given}; give the last layer an output for each class, or {_NUMBERED}{hint}")
         xp = namespace(like)
         y, classes = xp.asarray(y)[:, None], xp.arange(like.shape[1])
         one_hot = astype(y == classes, wide(like).dtype)
@@ -348,7 +350,9 @@ def _class_targets(y: Array, like: Array) -> Array:
     return targets
 
 
-_NUMBERED = "names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsorted(names, y) a batch"
+_NUMBERED = (
+    "names, y = np.unique(y, return_inverse=True), once, for all labels; np.searchsorted(names, later) for later ones"
+)
 
 
 def _way_to_labels(y: Array) -> str:
@@ -359,7 +363,8 @@ def _way_to_labels(y: Array) -> str:
     if getattr(y.dtype, "kind", "") == "O" and not {*missing}.isdisjoint(map(str, y.flat)):
         return f"known = ~np.isin(y.astype(str), {missing}), and x[known], y[known] leave out rows without a label"
     if has_kind(y, "real floating") and is_numpy(y) and not ((y == y.round()) & (abs(y) < 2**31)).all():
-        return "leave out those that are not whole numbers, or predict values with identity as the last activation"
+        known = "known = np.isfinite(y), and x[known], y[known].astype(int)"
+        return f"if NaN means that there is no label, {known}; to predict values, end the network in identity"
     return "y.astype(int)" if has_kind(y, "bool", "real floating") else _NUMBERED
 
 

@@ -66,8 +66,8 @@ def momentum_step(
         Those of ``sgd_step``.
     velocity : Params
         As returned by the previous step; start with ``zeros_like(params)``. For parameters of 16 bits, the returned
-        velocity is float32, since rounding would stop its growth. ``jax.lax.scan``, which allows no change of dtype,
-        starts with ``tree_map(lambda p: p.astype("float32"), zeros_like(params))``.
+        velocity is float32, since rounding would stop its growth. For ``jax.lax.scan``, which allows no change of
+        dtype, start with ``tree_map(lambda p: p.astype("float32"), zeros_like(params))``.
     momentum : float
         At least 0 and below 1.
     nesterov : bool

@@ -296,7 +296,7 @@ def zeros_like(tree: T) -> T:
 def vdot(a: Tree, b: Tree) -> Array:
     """Return the inner product of two trees, ``sum_i a_i b_i`` over all their numbers, as a 0-d array.
 
-    It is summed in float32 at least, and returned so.
+    Numbers of 16 bits are summed in float32, and the result is float32.
 
     Raises ValueError if the trees differ in structure, a shape or a dtype, or have no arrays.
 
@@ -313,8 +313,8 @@ def vdot(a: Tree, b: Tree) -> Array:
 def global_norm(tree: Tree) -> Array:
     """Return the Euclidean norm of all numbers of a tree, ``sqrt(sum_i t_i^2)``, as a 0-d array.
 
-    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows,
-    in float32 at least.
+    It is computed as ``m sqrt(sum_i (t_i / m)^2)``, with the largest absolute value ``m``, so that no square overflows;
+    numbers of 16 bits are computed in float32.
 
     Raises ValueError if the tree has no arrays, TypeError if an array is complex or does not hold numbers.
 

@@ -23,7 +23,9 @@ def test_batches_are_a_permutation_of_the_examples(seed, n, batch_size):
 def test_batches_of_trees_are_batches_of_their_arrays(seed, n, batch_size, drop_last):
     x, y, w = np.arange(2 * n).reshape(n, 2), np.arange(n), np.arange(n) / 2
     if drop_last and n < batch_size:
-        with pytest.raises(ValueError, match=f"leaves no batch of {batch_size} of {n} rows; use drop_last=False"):
+        with pytest.raises(
+            ValueError, match=f"x has {n} rows, fewer than one batch of {batch_size}; use drop_last=False"
+        ):
             nn.batches(seed, x, y, batch_size, drop_last)
         drop_last = False
     trees = list(nn.batches(seed, {"left": x, "right": [y]}, (y, w), batch_size, drop_last))

@@ -349,7 +349,7 @@ def stacked():
     return nn.tree_map(lambda leaf: np.stack([leaf, 2 * leaf]), PARAMS)
 
 
-CONVERT = r", but a checkpoint holds records, tuples, .* \(\.astype, \.real, \.tolist\(\) convert\)"
+CONVERT = r", but a checkpoint holds records, tuples, .*; \.astype, \.real or \.tolist\(\) may convert it$"
 KEYS = r"the key .*; keys must be non-empty strings without '\.' or leading '__'"
 UNFIT = {  # what it is: the tree, the reason, and what the reason advises
     "complex array": (
@@ -369,10 +369,10 @@ UNFIT = {  # what it is: the tree, the reason, and what the reason advises
         for tree in (b"a", np.add, nn.Dropout, np.asarray([None]), np.asarray(["a"]))
     },
     "strings in an array": (
-        (1, {"a": np.asarray(["a", "b"])}), r"in the tree, item 1\.a is <U1\[2\], but .*: \.tolist\(\)$",
+        (1, {"a": np.asarray(["a", "b"])}), r"in the tree, item 1\.a is <U1\[2\], but .*; \.tolist\(\) may convert it$",
         lambda tree: (1, {"a": tree[1]["a"].tolist()}),
     ),
-    "objects in an array": (np.asarray([None, "a"]), r": \.tolist\(\)$", lambda array: array.tolist()),
+    "objects in an array": (np.asarray([None, "a"]), r"; \.tolist\(\) may convert it$", lambda array: array.tolist()),
     "a table": (np.zeros(2, "i4,f8"), CONVERT, lambda array: array.tolist()),
     "bytes": (np.asarray([b"a"]), CONVERT, lambda array: array.astype(str).tolist()),
     "dates": (np.asarray(["2020-01-01"], "M8"), CONVERT, lambda array: array.astype(str).tolist()),

@@ -86,15 +86,15 @@ TYPE_ERRORS = {
     "fan_out is 2.5, but must be an int": lambda: nn.initializers.orthogonal(0, 3, 2.5),
     "a boundary is 2.5, but must be an int": lambda: nn.piecewise_constant(0, [1, 2], [2.5]),
     "y is of type list, ... np.asarray(y)": (lambda y: nn.loss(PARAMS, X, y), Y.tolist(), np.asarray),
-    "y is <U3[5], ... names, y = np.unique(y, return_inverse=True) numbers": (
+    "y is <U3[5], ... names, y = np.unique(y, return_inverse=True), once": (
         lambda y: nn.grads(PARAMS, X, y), NAMES, numbered
     ),
-    "y is object[5], ... np.searchsorted(names, y) a batch": (
+    "y is object[5], ... np.searchsorted(names, later) for later ones": (
         lambda y: nn.grads(PARAMS, X, y), NAMES.astype(object), lambda y: np.searchsorted(np.unique(NAMES), y)
     ),
     "y is f64[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y * 1.0, lambda y: y.astype(int)),
     "y is bool[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y > 0, lambda y: y.astype(int)),
-    "y is f64[5], ... leave out those that are not whole numbers": [
+    "y is f64[5], ... known = np.isfinite(y), and x[known], y[known].astype(int); to predict values, end": [
         lambda v=v: nn.loss(PARAMS, X, np.where(Y > 0, v, Y)) for v in (0.5, np.nan, np.inf)
     ],
     "y is object[5], ... known = ~np.isin(y.astype(str), ['None', 'nan', '<NA>', 'NaT']), and x[known], y[known]": [
@@ -106,7 +106,7 @@ TYPE_ERRORS = {
     "y is [('width', '<f8'), ('kind', '<i8')][5], ... y['kind'] is one of its columns": (
         lambda y: nn.loss(PARAMS, X, y), np.zeros(5, [("width", float), ("kind", int)]), lambda y: y["kind"]
     ),
-    "y is <U1[5,1], but must hold real numbers: y.astype(float) reads numbers": (
+    "y is <U1[5,1], but must hold real numbers: if the texts are numbers, y.astype(float)": (
         lambda y: nn.loss(ONE, X, y), np.full((5, 1), "1"), lambda y: y.astype(float)
     ),
     "y is f64[5,1,2], but must be integer labels": lambda: nn.loss(PARAMS, X, np.zeros((5, 1, 2))),
@@ -126,7 +126,7 @@ TYPE_ERRORS = {
     "a leaf is a function; if it came from a pullback, pullback(dy)[0] is the gradient": (
         nn.global_norm, nn.vjp(PARAMS, X)[1](np.ones((5, 2))), lambda pair: pair[0]
     ),
-    "unsupported operand: tuple (params, state = nn.adam_step(...) unpacks": (
+    "unsupported operand: tuple (unpack it: params, state = nn.adam_step": (
         lambda p: PARAMS - p, nn.adam_step(PARAMS, PARAMS, nn.adam_init(PARAMS), 0.1), lambda p: p[0]
     ),
     "x is of type list, ... np.asarray(x)": (lambda x: nn.forward(PARAMS, x), X.tolist(), np.asarray),
@@ -139,8 +139,8 @@ TYPE_ERRORS = {
     "dy is i64[5,2], but must hold floats: dy.astype(np.float32)$": (
         lambda dy: nn.vjp(PARAMS, X)[1](dy), np.ones((5, 2), int), lambda dy: dy.astype(np.float32)
     ),
-    "tuple (params, state = nn.adam_step(...) unpacks": (lambda p: nn.forward(p, X), (PARAMS, 0), lambda p: p[0]),
-    "in tuple (params, state = nn.adam_step(...) unpacks": (lambda p: nn.loss(p, X, Y), (PARAMS, 0), lambda p: p[0]),
+    "tuple (unpack it: params, state = nn.adam_step(...), or": (lambda p: nn.forward(p, X), (PARAMS, 0), lambda p: p[0]),
+    "in tuple (unpack it: params, state = nn.adam_step(...)": (lambda p: nn.loss(p, X, Y), (PARAMS, 0), lambda p: p[0]),
     "activations is softmax, but must be a list or tuple: [softmax]": (
         lambda f: nn.init(0, (4, 2), f), nn.softmax, lambda f: [f]
     ),
@@ -255,16 +255,16 @@ VALUE_ERRORS = {
     "the output of the network has (5, 2)$": (
         lambda params: nn.loss(params, X, np.zeros((5, 3))), SIGMOID, lambda _: nn.init(0, (4, 3), [nn.sigmoid])
     ),
-    "but must be from 0 to 1: names, y = np.unique(y, return_inverse=True) numbers all labels, once; np.searchsort": (
+    "but must be from 0 to 1; give the last layer an output for each class, or names, y = np.unique(y, return_inv": (
         lambda y: nn.loss(PARAMS, X, y), 3 * Y + 1, lambda y: np.searchsorted([1, 4], y)
     ),
-    "(sample_weight=y >= 0 leaves out those below 0)": (
+    "sample_weight=(y >= 0) leaves out labels below 0": (
         lambda y, *w: nn.loss(PARAMS, X, *(y if isinstance(y, tuple) else (y,))), Y - 1, lambda y: (y, y >= 0)
     ),
-    "not all 0 (skip a batch in which they are: if weights.any())": [
+    "not all 0; if all are 0, skip the batch: if sample_weight.any()": [
         lambda w=w: nn.loss(PARAMS, X, Y, w) for w in (np.zeros(5), np.zeros(5, bool), np.zeros(5, int))
     ],
-    "drop_last leaves no batch of 9 of 5 rows; use drop_last=False": (
+    "x has 5 rows, fewer than one batch of 9; use drop_last=False": (
         lambda drop_last: next(nn.batches(0, X, Y, 9, drop_last)), True, lambda _: False
     ),
     "x.reshape(-1, 1) is a column": (lambda x: nn.forward(NARROW, x), X[:, 0], lambda x: x.reshape(-1, 1)),
@@ -346,7 +346,7 @@ TO_FLOATS = {
     "numbers as text in objects": (X.astype(str).astype(object), "values of type str", lambda x: x.astype(float)),
     "bytes in objects": (X.astype(bytes).astype(object), "values of type bytes", lambda x: x.astype(float)),
     "words": (
-        WORDS, "words = np.unique(column), once, and (column[:, None] == words) * 1.0",
+        WORDS, "kinds = np.unique(column), once, and (column[:, None] == kinds) * 1.0",
         lambda x: np.hstack([(column[:, None] == np.unique(column)) * 1.0 for column in x.T]),
     ),
     "words of NumPy in objects": (
@@ -400,7 +400,7 @@ class Frozen(Exception):
 
 ERRORS = {  # how to make an error, and whether its message is one string, which then ends in the place
     "ValueError": (lambda: ValueError("no"), True),
-    "KeyError": (lambda: KeyError("no"), True),
+    "KeyError": (lambda: KeyError("no"), False),
     "MemoryError": (lambda: MemoryError("no"), True),
     "no message": (TypeError, False),
     "two arguments": (lambda: RuntimeError("a", 1), False),
