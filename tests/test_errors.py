@@ -139,7 +139,7 @@ TYPE_ERRORS = {
     "dy is i64[5,2], but must hold floats: dy.astype(np.float32)$": (
         lambda dy: nn.vjp(PARAMS, X)[1](dy), np.ones((5, 2), int), lambda dy: dy.astype(np.float32)
     ),
-    "tuple (unpack it: params, state = nn.adam_step(...), or": (lambda p: nn.forward(p, X), (PARAMS, 0), lambda p: p[0]),
+    "tuple (unpack it: params, state = nn.adam_step(...": (lambda p: nn.forward(p, X), (PARAMS, 0), lambda p: p[0]),
     "in tuple (unpack it: params, state = nn.adam_step(...)": (lambda p: nn.loss(p, X, Y), (PARAMS, 0), lambda p: p[0]),
     "activations is softmax, but must be a list or tuple: [softmax]": (
         lambda f: nn.init(0, (4, 2), f), nn.softmax, lambda f: [f]
