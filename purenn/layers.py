@@ -427,13 +427,13 @@ def placed(network: Params, number: int, function: Callable[..., Any], *argument
 def add_place(error: Exception, path: str, layer: Layer) -> None:
     """Add the path and the class of a layer to the message of an error, or as a note if its class makes the message."""
     cls, place = type(error), f"{path}, {type(layer).__name__})"
-    is_text = [*map(type, error.args)] == [str] and cls.__setattr__ == Exception.__setattr__
-    if not is_text or str(error) != error.args[0]:
+    if [*map(type, error.args)] != [str] or str(error) != error.args[0] or cls.__setattr__ != Exception.__setattr__:
         error.add_note(f"(in {place}")
         return
     message, is_inside, inner = error.args[0].rpartition(" (in layers.")
     if is_inside:  # a network in the network, or in a field of the layer
-        place = f"{path}.layers.{inner}" if hasattr(layer, "layers") else f"{place[:-1]}: layers.{inner}"
+        is_network = vjp.dispatch(type(layer)) is network_vjp
+        place = f"{path}.layers.{inner}" if is_network else f"{place[:-1]}: layers.{inner}"
     error.args = (f"{message if is_inside else error.args[0]} (in {place}",)
 
 

@@ -132,8 +132,8 @@ def loss(params: Layer, x: Array, y: Array, sample_weight: Array | None = None) 
     ------
     ValueError
         If the batch is empty, or a shape or a value of ``y`` or ``sample_weight`` is wrong (only the values of NumPy
-        arrays are checked; if all weights of another library are 0, one is negative, or a label is not a class, the
-        loss is NaN).
+        arrays are checked, those of ``y`` only with NumPy weights; if all weights of another library are 0, one is
+        negative, or a label is not a class, the loss is NaN).
     TypeError
         If ``x``, ``y`` or ``sample_weight`` is not an array or has the wrong dtype, or the network does not end in
         ``Dense`` with one of the three activations.
@@ -279,7 +279,7 @@ class Targeted(NamedTuple):
     def gradient(self) -> Array:
         """Return the gradient of the mean loss at the logits, ``(prediction - target) / n``."""
         errors = self.output.activation.function(wide(self.z)) - self.targets
-        return (errors if self.weights is None else _weighted(errors, self.weights)) / self.total_weight
+        return _weighted(errors, self.weights) / self.total_weight
 
 
 def _weighted(values: Array, w: Array | None) -> Array:
@@ -312,9 +312,8 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
     w = w / namespace(w).max(w)
     xp = namespace(y) if is_numpy(w) else namespace(like)
     y, counts = xp.asarray(y), xp.asarray(w)
-    valid = xp.zeros_like(y[:1])  # the target of examples of weight 0: class 0
-    if y.ndim == 2:
-        valid = xp.where(xp.arange(y.shape[1]) == 0, xp.ones_like(valid), valid)
+    # Examples of weight 0 get a valid target, class 0: the label 0, or 1 in the first column.
+    valid = xp.astype(xp.reshape(xp.arange(y[:1].size) == y.ndim - 2, y[:1].shape), y.dtype)
     y = xp.where(xp.reshape(counts > 0, (-1, *[1] * (y.ndim - 1))), y, valid)
     return y, astype(namespace(like).asarray(w), like.dtype)[:, None]
 
@@ -335,10 +334,10 @@ def _class_targets(y: Array, like: Array) -> Array:
             hint = "; sample_weight=(y >= 0) leaves out labels below 0" * bool(y.min() < 0)
             raise ValueError(f"{given}; give the last layer an output for each class, or {_NUMBERED}{hint}")
         xp = namespace(like)
-        y, classes = xp.asarray(y)[:, None], xp.arange(like.shape[1])
-        one_hot = astype(y == classes, wide(like).dtype)
-        return one_hot if is_numpy(y) else xp.where((y >= 0) & (y < like.shape[1]), one_hot, xp.nan)
-    if y.ndim == 2 and y.shape[1] == 1 < like.shape[1]:
+        is_class = xp.asarray(y)[:, None] == xp.arange(like.shape[1])
+        one_hot = astype(is_class, wide(like).dtype)
+        return one_hot if is_numpy(y) else xp.where(xp.any(is_class, axis=1, keepdims=True), one_hot, xp.nan)
+    if y.ndim > 2 or (y.ndim == 2 and y.shape[1] == 1 < like.shape[1]):
         raise ValueError(f"y has the shape {y.shape}, but must be labels, (n,): y[:, 0]; or distributions, (n, k)")
     if y.ndim != 2:
         labels = _way_to_labels(y)
@@ -365,7 +364,8 @@ def _way_to_labels(y: Array) -> str:
     if has_kind(y, "real floating") and is_numpy(y) and not ((y == y.round()) & (abs(y) < 2**31)).all():
         known = "known = np.isfinite(y), and x[known], y[known].astype(int)"
         return f"if NaN means that there is no label, {known}; to predict values, end the network in identity"
-    return "y.astype(int)" if has_kind(y, "bool", "real floating") else _NUMBERED
+    is_whole = getattr(y.dtype, "kind", "") == "O" and {int, bool} >= {*map(type, y.flat)}
+    return "y.astype(int)" if is_whole or has_kind(y, "bool", "real floating") else _NUMBERED
 
 
 def _slack(y: Array) -> float:

@@ -85,7 +85,7 @@ def _node(name: str, value: Any, path: str, left: list[int]) -> str:
         text += _inspected(value)
     else:
         detail, values = kind.open(value)
-        children = value if type(value) is dict else dict(zip(kind.fields or detail, values, strict=True))
+        children = dict(zip(sorted(detail) if kind.fields is None else kind.fields, values, strict=True))
         fields = fields_of(value) if kind.fields is not None else {}
         statics = [f"{key}={brief(field)}" for key, field in fields.items() if key not in children]
         what = f"{type(value).__name__} of {len(values)}" if kind.fields is None and values else type(value).__name__

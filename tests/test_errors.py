@@ -42,7 +42,6 @@ def numbered(names):
 # a wrong argument for it, and the change to this argument that the message advises.
 TYPE_ERRORS = {
     "of type list, but must be an array": lambda: nn.vjp(LAYER, X)[1]([[1.0] * 3] * 5),
-    "y is f64[5,2,1], but must be integer labels": lambda: nn.loss(PARAMS, X, np.ones((5, 2, 1))),
     "y is c128[5,2], but must hold real numbers: y.real leaves out": (
         lambda y: nn.loss(PARAMS, X, y), np.full((5, 2), 0.5 + 0j), lambda y: y.real
     ),
@@ -101,15 +100,17 @@ TYPE_ERRORS = {
         lambda v=v: nn.loss(PARAMS, X, np.asarray(["a", v, v, v, "b"], object)) for v in (None, np.nan, NA())
     ],
     "y is object[4], ... names, y = np.unique(y": [
-        lambda v=v: nn.loss(PARAMS, X[:4], np.asarray([0, 1, v, v], object)) for v in (True, np.int64(2), 1.0)
+        lambda v=v: nn.loss(PARAMS, X[:4], np.asarray([0, 1, v, v], object)) for v in (np.int64(2), 1.0)
     ],
+    "y is object[5], ... y.astype(int)": (
+        lambda y: nn.loss(PARAMS, X, y), np.asarray([1, 0, True, 1, 0], object), lambda y: y.astype(int)
+    ),
     "y is [('width', '<f8'), ('kind', '<i8')][5], ... y['kind'] is one of its columns": (
         lambda y: nn.loss(PARAMS, X, y), np.zeros(5, [("width", float), ("kind", int)]), lambda y: y["kind"]
     ),
     "y is <U1[5,1], but must hold real numbers: if the texts are numbers, y.astype(float)": (
         lambda y: nn.loss(ONE, X, y), np.full((5, 1), "1"), lambda y: y.astype(float)
     ),
-    "y is f64[5,1,2], but must be integer labels": lambda: nn.loss(PARAMS, X, np.zeros((5, 1, 2))),
     "path is Params, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(PARAMS, "file"),
     "path is BytesIO, but must be the path of a file: nn.save(path, tree)": lambda: nn.save(io.BytesIO(), PARAMS),
     "x is of type float, but must be an array; np.asarray(x) makes one": (
@@ -248,6 +249,9 @@ VALUE_ERRORS = {
         lambda: nn.numerical_grads(lambda p: 0.0, ()), lambda: nn.global_norm(()), lambda: nn.adam_init(None)
     ],
     "grads differs from params: Dense(tanh,) instead of Params()": lambda: nn.sgd_step(PARAMS, LAYER, 0.1),
+    "y has the shape (5, 1, 1), but must be labels, (n,): y[:, 0]; or distributions, (n, k)": (
+        lambda y: nn.loss(PARAMS, X, y if y.ndim == 3 else y[:, 0]), Y[:, None, None], lambda y: y[:, 0]
+    ),
     "y has the shape (5, 1), but must be labels, (n,): y[:, 0]": (
         lambda y: nn.loss(PARAMS, X, y), Y[:, None], lambda y: y[:, 0]
     ),
@@ -386,6 +390,12 @@ def test_advice_depends_on_the_dtype(name, network):
 # What a rule raises
 
 
+@nn.vjp.register
+def everything_vjp(layer: Everything, x):
+    """The rule of a layer that holds layers, but is not a network."""
+    return nn.vjp(nn.Params(layer.layers), x)
+
+
 class Own(Exception):
     """An error whose message is not in its arguments."""
 
@@ -440,6 +450,8 @@ def test_a_network_in_a_field_of_a_layer_has_its_place():
 
     with pytest.raises(ValueError, match=r"^no \(in layers\.0\.layers\.0, Ruled: layers\.1, Ruled\)$"):
         nn.forward(nn.Params((nn.Params((Ruled(through),)),)), X)
+    with pytest.raises(ValueError, match=r"^no \(in layers\.0, Everything: layers\.1, Ruled\)$"):
+        nn.forward(nn.Params((Everything(np.float32(1), layers=(LAYER, Ruled(rule))),)), X)
 
 
 @pytest.mark.parametrize("where", ["pullback", "dx"])

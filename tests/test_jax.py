@@ -287,6 +287,16 @@ def test_weights_of_other_libraries_are_looked_at_only_where_that_is_possible():
     assert np.isnan(value) and np.isnan(nn.ravel(gradient)[0]).all()
     assert np.isnan(jax.jit(nn.accuracy)(there, x, y, zeros))
     assert np.isnan(nn.accuracy(there, x, jnp.eye(3).at[0].set(jnp.nan)[jnp.asarray(y)]))
+    many = to_jax(nn.init(0, (3, 300), [nn.softmax]))
+    for dtype in (np.uint8, np.int8, np.int16):
+        small_labels = np.asarray([0, 1, np.iinfo(dtype).max if dtype != np.int16 else 299], dtype)
+        exact = nn.loss(many, np.ones((3, 3), np.float32), small_labels.astype(int))
+        assert (
+            nn.loss(many, jnp.ones((3, 3)), small_labels)
+            == nn.loss(many, jnp.ones((3, 3)), jnp.asarray(small_labels))
+            == exact
+        )
+    assert np.isnan(nn.loss(params, np.asarray(x), jnp.asarray(y).at[2].set(7)))
     for label in (-1, 3):
         wrong = jnp.asarray(y).at[2].set(label)
         for results in (jax.jit(nn.loss_and_grads)(there, x, wrong), nn.accuracy(there, x, wrong)):

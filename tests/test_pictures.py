@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import purenn as nn
 from purenn.pictures import histogram
-from tests.toys import Holder
+from tests.toys import Flip, Holder
 
 
 def pixels(page):
@@ -106,6 +106,15 @@ def test_pages_are_small_well_formed_and_escaped(name):
     assert all(picture.size < 20_000 for picture in pixels(page))
     assert ("…</" in page) == (name in ("many arrays", "many leaves", "deep", "layers", "inspection", "emoji", "mixed"))
     assert ("prediction" in page) == ("inspection" in name)
+
+
+@pytest.mark.parametrize(
+    "tree", [nn.Dropout(0.5), nn.Params((nn.Dropout(0.5), Holder(()))), (), {}, None, nn.relu, Flip()]
+)
+def test_trees_without_arrays_have_pictures(tree):
+    page = nn.html({"b": tree, "a": tree})
+    assert page.count(type(tree).__name__) >= 2 or tree is None or tree is nn.relu
+    assert page.count("rate=0.5") == 2 * repr(tree).count("Dropout")
 
 
 @given(st.lists(st.integers(0, 9), min_size=16, max_size=16), st.sampled_from([-8, -3, 0, 5]))
