@@ -58,21 +58,20 @@ def check_real(array: Array, name: str, *more: str) -> None:
         raise TypeError(f"{name} is {describe(array)}, but must hold real numbers: {way_to_numbers(array, name)}")
 
 
+_WAYS = {"c": "{}.real leaves out the imaginary parts", "m": "{} / np.timedelta64(1, 's')"}
+_WAYS["M"] = "({} - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')"
+_WAYS["table"] = "from numpy.lib.recfunctions import structured_to_unstructured; structured_to_unstructured({})"
+_COLUMNS = "for each column, kinds = np.unique(column), once, and (column[:, None] == kinds) * 1.0"
+_WAYS |= dict.fromkeys("UST", f"if the texts are numbers, {{}}.astype(float); if they are words, {_COLUMNS}")
+
+
 def way_to_numbers(array: Array, name: str, hint: str = "") -> str:
     """Return what makes real numbers of an array, depending on its dtype."""
     kind = "table" if getattr(array.dtype, "names", None) else getattr(array.dtype, "kind", "i")
     values = array.flat if kind == "O" else ()
-    unfit = sorted({type(v).__name__ for v in values if not isinstance(v, (numbers.Real, np.bool_))})
-    ways = {
-        "table": f"from numpy.lib.recfunctions import structured_to_unstructured; structured_to_unstructured({name})",
-        "c": f"{name}.real leaves out the imaginary parts",
-        "m": f"{name} / np.timedelta64(1, 's')",
-        "M": f"({name} - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')",
-        "O": f"its values of type {', '.join(unfit)} must become numbers (or NaN), or be left out" if unfit else "",
-    }
-    columns = "for each column, kinds = np.unique(column), once, and (column[:, None] == kinds) * 1.0"
-    ways |= dict.fromkeys("UST", f"if the texts are numbers, {name}.astype(float); if they are words, {columns}")
-    return ways.get(kind) or f"{name}.astype(np.float32){hint}"
+    if unfit := sorted({type(v).__name__ for v in values if not isinstance(v, (numbers.Real, np.bool_))}):
+        return f"its values of type {', '.join(unfit)} must become numbers (or NaN), or be left out"
+    return _WAYS.get(kind, f"{{}}.astype(np.float32){hint}").format(name)
 
 
 def check_number(name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
