@@ -349,9 +349,7 @@ def _class_targets(y: Array, like: Array) -> Array:
     return targets
 
 
-_NUMBERED = (
-    "names, y = np.unique(y, return_inverse=True), once, for all labels; np.searchsorted(names, later) for later ones"
-)
+_NUMBERED = "names, y = np.unique(y, return_inverse=True), once, for all labels; then np.searchsorted(names, more)"
 
 
 def _way_to_labels(y: Array) -> str:
@@ -359,11 +357,10 @@ def _way_to_labels(y: Array) -> str:
     if getattr(y.dtype, "names", None):
         return f"y[{y.dtype.names[-1]!r}] is one of its columns"
     missing = ["None", "nan", "<NA>", "NaT"]
-    if getattr(y.dtype, "kind", "") == "O" and not {*missing}.isdisjoint(map(str, y.flat)):
+    if is_numpy(y) and not {*missing}.isdisjoint(map(str, y.flat)):
         return f"known = ~np.isin(y.astype(str), {missing}), and x[known], y[known] leave out rows without a label"
     if has_kind(y, "real floating") and is_numpy(y) and not ((y == y.round()) & (abs(y) < 2**31)).all():
-        known = "known = np.isfinite(y), and x[known], y[known].astype(int)"
-        return f"if NaN means that there is no label, {known}; to predict values, end the network in identity"
+        return "labels are whole numbers; to predict values, end the network in identity"
     is_whole = getattr(y.dtype, "kind", "") == "O" and {int, bool} >= {*map(type, y.flat)}
     return "y.astype(int)" if is_whole or has_kind(y, "bool", "real floating") else _NUMBERED
 

@@ -88,13 +88,13 @@ TYPE_ERRORS = {
     "y is <U3[5], ... names, y = np.unique(y, return_inverse=True), once": (
         lambda y: nn.grads(PARAMS, X, y), NAMES, numbered
     ),
-    "y is object[5], ... np.searchsorted(names, later) for later ones": (
+    "y is object[5], ... once, for all labels; then np.searchsorted(names, more)": (
         lambda y: nn.grads(PARAMS, X, y), NAMES.astype(object), lambda y: np.searchsorted(np.unique(NAMES), y)
     ),
     "y is f64[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y * 1.0, lambda y: y.astype(int)),
     "y is bool[5], ... y.astype(int)": (lambda y: nn.loss(PARAMS, X, y), Y > 0, lambda y: y.astype(int)),
-    "y is f64[5], ... known = np.isfinite(y), and x[known], y[known].astype(int); to predict values, end": [
-        lambda v=v: nn.loss(PARAMS, X, np.where(Y > 0, v, Y)) for v in (0.5, np.nan, np.inf)
+    "y is f64[5], ... labels are whole numbers; to predict values, end the network in identity": [
+        lambda v=v: nn.loss(PARAMS, X, np.where(Y > 0, v, Y)) for v in (0.5, np.inf, 1e18)
     ],
     "y is object[5], ... known = ~np.isin(y.astype(str), ['None', 'nan', '<NA>', 'NaT']), and x[known], y[known]": [
         lambda v=v: nn.loss(PARAMS, X, np.asarray(["a", v, v, v, "b"], object)) for v in (None, np.nan, NA())
@@ -492,3 +492,6 @@ def test_rows_without_a_label_are_left_out_as_the_error_says(missing):
     assert known.tolist() == [True, False, True, False, False]
     names, labels = np.unique(y[known], return_inverse=True)
     assert nn.loss(PARAMS, X[known], labels) > 0 and names.tolist() == ["a", "b"]
+    with pytest.raises(TypeError, match=r"y is f64\[5\], .* known = ~np.isin\(y.astype\(str\)"):
+        nn.loss(PARAMS, X, np.where(known, 1.0, np.nan))
+    assert (~np.isin(np.where(known, 1.0, np.nan).astype(str), ["nan"]) == known).all()
