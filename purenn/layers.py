@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from purenn.activations import Activation
-from purenn.arguments import brief, check_floats, describe, type_name
+from purenn.arguments import brief, check_floats, check_real, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
 from purenn.records import Vector, floats_like, is_record, record
 from purenn.trees import Layer, flatten, has_arrays, like
@@ -160,7 +160,7 @@ def _check_dtypes(layer: Layer) -> None:
     """Raise TypeError unless parameters are floats of one dtype: float32 or float64, any in other libraries."""
     parameters = flatten(layer)[0]
     for p in parameters:
-        namespace(p, "leaf")  # raises TypeError
+        check_real(p, "leaf", "bool")
         is_known = p.dtype in ("float32", "float64") if is_numpy(p) else is_float(p)
         if not is_known or p.dtype != parameters[0].dtype:
             rule = "parameters must be all float32 or all float64; .astype(np.float32) converts one"

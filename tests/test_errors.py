@@ -57,6 +57,9 @@ TYPE_ERRORS = {
     "Dense has the arrays f32[2,2], f64[2], but parameters": lambda: nn.Dense(f32(2, 2), np.zeros(2), nn.relu),
     "must be all float32 or all float64": lambda: nn.Params((LAYER, nn.Dense(np.zeros((3, 2)), np.zeros(2), nn.relu))),
     "leaf is of type object, but must be an array": lambda: nn.Params((Holder(object()),)),
+    "leaf is c128[2,2], but must hold real numbers: leaf.real leaves out": (
+        lambda w: nn.Dense(w, w[0], nn.relu), np.ones((2, 2), complex), lambda w: w.real
+    ),
     "i64[1,1]": lambda: nn.Dense([[1]], [0], nn.relu),
     "activation is 'relu', but must be an Activation": lambda: nn.Dense(f32(2, 2), f32(2), "relu"),
     "initializer is 'he', but must be a function": lambda: nn.init(0, (2, 2), [nn.relu], initializer="he"),
