@@ -27,6 +27,7 @@ def pixels(page):
             name, data = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
             assert struct.unpack(">I", png[at + 8 + length : at + 12 + length]) == (zlib.crc32(name + data),)
             chunks[name], at = data, at + 12 + length
+        assert chunks[b"IHDR"][8:] == bytes([8, 3, 0, 0, 0])  # 8 bits for each pixel, of a palette
         width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
         assert len(chunks[b"PLTE"]) == 3 * len(chunks[b"tRNS"]) == 3 * 34
         rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
