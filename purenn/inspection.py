@@ -174,7 +174,8 @@ def _idle(f: Any, z: Any) -> tuple[str, str]:
     if not float(xp.max(xp.abs(y[..., :1] - alone))) < 1e-3:
         return "", ""
     slopes = xp.max(xp.abs(xp.reshape(f.pullback(z, y, xp.ones_like(z)), (-1, z.shape[-1]))), axis=0)
-    dead, low = (float(xp.mean(xp.astype(test, z.dtype))) for test in (slopes == 0, slopes < 0.05))
+    # 0 * slopes: a derivative that is NaN is neither dead nor alive
+    dead, low = (float(xp.mean(xp.astype(test, z.dtype) + 0 * slopes)) for test in (slopes == 0, slopes < 0.05))
     return f"{dead:.0%}", f"{low - dead:.0%}"
 
 

@@ -164,3 +164,10 @@ def test_integers_below_the_first_parameters_have_no_gradient():
     gradient = nn.grads(network, words, labels)
     assert_equal((second.gradient, third.gradient), (gradient.layers[1], gradient.layers[2]))
     assert re.search(r"layers.1 +Embedding +\(3, 3\)", str(nn.inspect(network, words, labels)))
+
+
+def test_derivatives_that_are_nan_give_no_shares_of_dead_units():
+    root = nn.Activation("root", lambda z: abs(z) ** 0.5, lambda z, y, dy: dy * z / (2 * y**3))
+    with np.errstate(invalid="ignore"):
+        table = repr(nn.inspect(nn.Dense(np.eye(3), np.zeros(3), root), np.asarray([[1.0, 4.0, 0.0]])))
+    assert "nan%" in table and "nan%" not in repr(nn.inspect(nn.Dense(np.eye(3), np.zeros(3), root), np.ones((1, 3))))
