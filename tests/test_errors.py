@@ -87,6 +87,9 @@ TYPE_ERRORS = {
     "use a record or a tuple instead": [lambda: nn.adam_init([X]), lambda: nn.adam_init((X, {"a": X}))],
     "fan_out is 2.5, but must be an int": lambda: nn.initializers.orthogonal(0, 3, 2.5),
     "a boundary is 2.5, but must be an int": lambda: nn.piecewise_constant(0, [1, 2], [2.5]),
+    "_method, but must be an array; y() makes one": (
+        lambda y: nn.loss(PARAMS, X, y), Y.copy, lambda y: y()
+    ),
     "y is of type list, ... np.asarray(y)": (lambda y: nn.loss(PARAMS, X, y), Y.tolist(), np.asarray),
     "y is <U3[5], ... names, y = np.unique(y, return_inverse=True), once": (
         lambda y: nn.grads(PARAMS, X, y), NAMES, numbered

@@ -189,6 +189,23 @@ def test_100_steps(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_weight_decay_is_rounded_once(dtype):
+    params = shortened(np.random.default_rng(0).standard_normal(1000), dtype)
+    gradient = shortened(1e-3 * np.random.default_rng(1).standard_normal(1000), dtype)
+    after, state = nn.adam_step(params, gradient, nn.adam_init(params), 1e-3, weight_decay=0.4)
+    exact = exactly(params)
+    close(after, nn.adam_step(exact, exactly(gradient), nn.adam_init(exact), 1e-3, weight_decay=0.4)[0], dtype)
+    assert nn.adam_init(params).means.dtype == nn.adam_init(params).squares.dtype == state.means.dtype == "float32"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_of_records_is_divided_by_any_count(dtype):
+    record = shortened(nn.Dense(np.full((2, 2), 6e4), np.ones(2), nn.tanh), dtype)
+    close((1e-5 * record, record / 100_000), (1e-5 * exactly(record), exactly(record) / 100_000), dtype)
+    assert (record / 100_000).weights[0, 0] > 0.5 and (1e-5 * record).weights[0, 0] > 0.5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_short_state_of_adam_is_taken_and_grows_to_float32(dtype):
     params = shortened(np.ones(3), dtype)
     old = nn.AdamState(jnp.asarray(0), params * 0, params * 0)

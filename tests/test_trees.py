@@ -126,6 +126,16 @@ def test_dicts_are_trees_like_all_others(params, seed):
         nn.sgd_step(tree, {"a": slope["a"]}, 0.1)
 
 
+def test_whole_numbers_keep_their_digits():
+    """They are not computed as floats of 16 bits are."""
+    small = np.asarray([30001, 1], np.int16)
+    assert nn.global_norm(small) == pytest.approx(np.hypot(30001, 1), rel=1e-13)
+    assert nn.vdot(np.asarray([1, 2], np.int16), np.asarray([3, 4], np.int16)).dtype.kind == "i"
+    many = np.full(100_000, 127, np.int8)
+    assert nn.global_norm(many) == pytest.approx(127 * np.sqrt(100_000), rel=1e-3)
+    assert (2 * Holder(small)).parts.dtype == (2.0 * small).dtype
+
+
 @given(st.permutations("abcde"), st.permutations("abcde"))
 def test_dicts_keep_the_order_of_their_keys(first, second):
     tree = {key: ({"z": key, "a": 2 * key}, key) for key in first}
