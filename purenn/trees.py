@@ -337,7 +337,7 @@ def unit_and_norm(arrays: list[Array]) -> tuple[Array, Array]:
     sizes = [xp.max(xp.abs(array)) for array in arrays if 0 not in array.shape]
     magnitude = functools.reduce(xp.maximum, sizes, xp.zeros((), dtype=arrays[0].dtype))
     unit = xp.where((magnitude > 0) & xp.isfinite(magnitude), magnitude, xp.ones_like(magnitude))
-    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum(wide(array / unit) ** 2) for array in arrays]))
+    return unit, xp.sqrt(functools.reduce(operator.add, [xp.sum((array / unit) ** 2) for array in arrays]))
 
 
 def ravel(tree: T) -> tuple[Array, Callable[[Array], T]]:

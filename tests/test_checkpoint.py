@@ -455,6 +455,15 @@ def test_a_file_system_that_lacks_an_extra(tmp_path, monkeypatch, name, function
     assert len(synced) == 3 * (function != "chmod") or function == "open"
 
 
+def test_paths_are_texts_bytes_or_objects(tmp_path):
+    for path in (str(tmp_path / "a"), os.fsencode(tmp_path / "b"), tmp_path / "c"):
+        nn.save(path, PARAMS)
+        assert nn.load(path) == PARAMS
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+    with pytest.raises(nn.CheckpointError, match=f"{tmp_path} is not a regular file"):
+        nn.load(os.fsencode(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EACCES", "EPERM", "EIO"])
 def test_a_file_that_cannot_be_synced_is_not_saved(tmp_path, monkeypatch, name):
     nn.save(tmp_path / "file", PARAMS)

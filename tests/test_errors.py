@@ -10,7 +10,7 @@ import pytest
 from numpy.lib.recfunctions import structured_to_unstructured
 
 import purenn as nn
-from tests.toys import DENSE, PARAMS, SIGMOID, Child, Everything, Holder, Ruled, Scale, X, Y, f32
+from tests.toys import DENSE, PARAMS, SIGMOID, Child, Embedding, Everything, Holder, Ruled, Scale, X, Y, f32
 
 LAYER, ONE, NARROW = PARAMS.layers[0], nn.init(0, (4, 1), [nn.sigmoid]), nn.init(0, (1, 2), [nn.softmax])
 WIDE = nn.Params((LAYER, Scale(np.ones(2, np.float32))))
@@ -123,6 +123,7 @@ TYPE_ERRORS = {
         lambda x: nn.batches(0, x, Y), X.tolist(), np.asarray
     ),
     "must be a number, not a list of 5": [lambda: X.tolist() * DENSE, lambda: nn.Dropout([0.1] * 5)],
+    "must be a number, not a list of 2": lambda: [[0.1], [0.2]] * DENSE,
     "returned None, but must return an array with one row per example of x, a list of 5":
         lambda: nn.vjp(Ruled(lambda layer, x: (None, abs)), [1.0] * 5),
     "unsupported operand: tuple (pullback(dy)[0] is the gradient)": [
@@ -411,7 +412,7 @@ class Own(Exception):
 
 @attrs.frozen
 class Frozen(Exception):
-    number: int
+    text: str
 
 
 ERRORS = {  # how to make an error, and whether its message is one string, which then ends in the place
@@ -424,7 +425,7 @@ ERRORS = {  # how to make an error, and whether its message is one string, which
     "of a file": (lambda: FileNotFoundError(2, "no"), False),
     "of Unicode": (lambda: UnicodeDecodeError("ascii", b"no", 0, 1, "why"), False),
     "with its own message": (Own, False),
-    "frozen": (lambda: Frozen(3), False),
+    "frozen": (lambda: Frozen("no"), False),
 }
 
 
@@ -445,6 +446,13 @@ def test_an_error_in_a_rule_keeps_its_class_and_names_the_place(name):
         else:
             assert (str(error), error.args) == (str(make()), make().args)
             assert error.__notes__[0].endswith("layers.1, Ruled)")
+
+
+def test_an_error_in_dx_of_the_first_layer_with_arrays_names_the_place():
+    network = nn.Params((Embedding(np.eye(3)), nn.Dense(np.eye(3), np.zeros(3), nn.tanh)))
+    y, pullback = nn.vjp(network, np.asarray([0, 1]))
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero \(in layers\.0, Embedding\)$"):
+        pullback(y)[1]()
 
 
 def test_a_network_in_a_field_of_a_layer_has_its_place():

@@ -113,6 +113,7 @@ def test_pages_are_small_well_formed_and_escaped(name):
     "tree", [nn.Dropout(0.5), nn.Params((nn.Dropout(0.5), Holder(()))), (), {}, None, nn.relu, Flip()]
 )
 def test_trees_without_arrays_have_pictures(tree):
+    assert "<b>a</b> 2<" in nn.html({"b": 1, "a": 2}) and "<b>b</b> 1<" in nn.html({"b": 1, "a": 2})
     page = nn.html({"b": tree, "a": tree})
     assert page.count(type(tree).__name__) >= 2 or tree is None or tree is nn.relu
     assert page.count("rate=0.5") == 2 * repr(tree).count("Dropout")
