@@ -87,6 +87,13 @@ def wide(array: Array) -> Array:
     return astype(array, namespace(array).float32) if is_narrow else array
 
 
+def widened(*columns: list[Array]) -> tuple[list[Array], ...]:
+    """Do what ``wide`` does in several lists of arrays, if an array of the first list needs it."""
+    if any(getattr(array.dtype, "itemsize", 4) < 4 for array in columns[0]):
+        return tuple([wide(array) for array in column] for column in columns)
+    return columns
+
+
 def sum_over(array: Array, axis: int, keepdims: bool = False) -> Array:
     """Return the sum along an axis."""
     add_up: Any = np.add.reduce if type(array) is np.ndarray else namespace(array).sum

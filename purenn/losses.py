@@ -279,7 +279,7 @@ class Targeted(NamedTuple):
     def gradient(self) -> Array:
         """Return the gradient of the mean loss at the logits, ``(prediction - target) / n``."""
         errors = self.output.activation.function(wide(self.z)) - self.targets
-        return _weighted(errors, self.weights) / self.total_weight
+        return (errors if self.weights is None else _weighted(errors, self.weights)) / self.total_weight
 
 
 def _weighted(values: Array, w: Array | None) -> Array:

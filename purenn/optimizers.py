@@ -10,7 +10,7 @@ import attrs
 
 from purenn import trees
 from purenn.arguments import as_floats, as_integers, check_number, describe
-from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace, wide
+from purenn.arrays import Array, has_kind, is_numpy, lock_in_place, namespace, wide, widened
 from purenn.records import Vector, floats_like, record
 from purenn.trees import T, Tree, aligned, flatten, like, namespace_of, tree_map, unit_and_norm, zeros_like
 
@@ -47,8 +47,8 @@ def sgd_step(params: T, grads: T, lr: float | T) -> T:
     (array([0.5]), array([1.]))
     """
     ps, gs, rebuilt = aligned(_HINTS, params=params, grads=grads)
-    lrs = _per_leaf("lr", lr, params, ps)
-    return cast("T", rebuilt([floats_like(-lr * wide(g) + wide(p), p) for p, g, lr in zip(ps, gs, lrs, strict=True)]))
+    columns = zip(ps, *widened(ps, gs), _per_leaf("lr", lr, params, ps), strict=True)
+    return cast("T", rebuilt([floats_like(-lr * g + w, p) for p, w, g, lr in columns]))
 
 
 def momentum_step(
@@ -87,10 +87,11 @@ def momentum_step(
     """
     momentum = check_number("momentum", momentum, least=0, below=1)
     ps, gs, vs, rebuilt = aligned(_HINTS, ("velocity",), params=params, grads=grads, velocity=velocity)
-    vs = [floats_like(momentum * wide(v) + wide(g), wide(v)) for v, g in zip(vs, gs, strict=True)]
-    directions = [momentum * v + wide(g) for v, g in zip(vs, gs, strict=True)] if nesterov else vs
-    columns = zip(directions, ps, _per_leaf("lr", lr, params, ps), strict=True)
-    ps = [floats_like(-c * d + wide(p), p) for d, p, c in columns]
+    ws, gs, vs = widened(ps, gs, vs)
+    vs = [floats_like(momentum * v + g, v) for v, g in zip(vs, gs, strict=True)]
+    directions = [momentum * v + g for v, g in zip(vs, gs, strict=True)] if nesterov else vs
+    columns = zip(directions, ws, ps, _per_leaf("lr", lr, params, ps), strict=True)
+    ps = [floats_like(-c * d + w, p) for d, w, p, c in columns]
     return rebuilt(ps), rebuilt(vs)
 
 
@@ -194,7 +195,7 @@ def adam_step(
     ps, gs, ms, vs, rebuilt = aligned(_HINTS, [*averages], params=params, grads=grads, **averages)
     lrs, decays = _per_leaf("lr", lr, params, ps), _per_leaf("weight_decay", weight_decay, params, ps, least=0)
     steps = lock_in_place(state.steps + 1)
-    gs, ms, vs = ([wide(array) for array in arrays] for arrays in (gs, ms, vs))
+    kept, gs, ms, vs = widened(ps, gs, ms, vs)
     ms = [floats_like(beta1 * m + (1 - beta1) * g, m) for m, g in zip(ms, gs, strict=True)]
     vs = [floats_like(beta2 * v + (1 - beta2) * g * g, v) for v, g in zip(vs, gs, strict=True)]
 
@@ -204,7 +205,6 @@ def adam_step(
     correction1 = -xp.expm1(t * math.log(beta1)) if beta1 else 1.0
     correction2 = -xp.expm1(t * math.log(beta2)) if beta2 else 1.0
     alphas, eps_hat = [lr * xp.sqrt(correction2) / correction1 for lr in lrs], eps * xp.sqrt(correction2)
-    kept = [wide(p) for p in ps]
     if not (isinstance(weight_decay, (int, float)) and weight_decay == 0):
         kept = [(1 - lr * decay) * p for p, lr, decay in zip(kept, lrs, decays, strict=True)]
     columns = zip(kept, ms, vs, alphas, ps, strict=True)
