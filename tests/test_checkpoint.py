@@ -373,6 +373,7 @@ UNFIT = {  # what it is: the tree, the reason, and what the reason advises
         lambda tree: (1, {"a": tree[1]["a"].tolist()}),
     ),
     "objects in an array": (np.asarray([None, "a"]), r"; \.tolist\(\) may convert it$", lambda array: array.tolist()),
+    "bfloat16": (np.zeros(2, "V2"), CONVERT, None),
     "a table": (np.zeros(2, "i4,f8"), CONVERT, lambda array: array.tolist()),
     "bytes": (np.asarray([b"a"]), CONVERT, lambda array: array.astype(str).tolist()),
     "dates": (np.asarray(["2020-01-01"], "M8"), CONVERT, lambda array: array.astype(str).tolist()),
