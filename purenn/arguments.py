@@ -127,8 +127,7 @@ def as_floats(value: Any, name: str) -> Array:
     """Return an integer, or an array of numbers or booleans, as an array of its library's default float dtype."""
     array = value if is_array(value) else np.asarray(as_int(name, value))
     check_real(array, name, "bool")
-    xp = namespace(array)
-    return xp.astype(array, xp.asarray(0.0).dtype)
+    return astype(array, namespace(array).asarray(0.0).dtype)
 
 
 def as_integers(value: Any) -> Array:

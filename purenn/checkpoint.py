@@ -256,8 +256,7 @@ def _read(file: Any, admitted: dict[str, Any]) -> Any:
     size, prefix = os.fstat(file.fileno()).st_size, file.read(8)
     length = int.from_bytes(prefix, "little")
     header = file.read(min(length, 1_000_001 + size // 50))
-    digits = re.match(rb'{"__metadata__": ?{"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)
-    if not digits:
+    if not (digits := re.match(rb'{"__metadata__": ?{"format": ?"purenn 2", ?"sha256": ?"([0-9a-f]{64})"', header)):
         raise ValueError("it is not a file that purenn.save wrote (format 2), or it is cut short")
     start = prefix + header[: digits.start(1)] + _ZEROS + header[digits.end(1) :]
     if hashlib.file_digest(file, lambda: hashlib.sha256(start)).hexdigest().encode() != digits[1]:

@@ -109,8 +109,7 @@ def seeded(layer: T, seed: Seed | Array) -> T:
 
 
 def _seeded(layer: Any, seed: Any, path: tuple[int, ...]) -> Any:
-    kind = kinds[type(layer)]
-    if kind is None:
+    if (kind := kinds[type(layer)]) is None:
         return layer
     detail, children = kind.open(layer)
     new: Any = kind.build(detail, [_seeded(child, seed, (*path, k)) for k, child in enumerate(children)])

@@ -1,6 +1,5 @@
 """What happens inside a network: a table of what each layer does to a batch."""
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -181,23 +180,22 @@ def _idle(f: Any, z: Any) -> tuple[str, str]:
 
 def summary(inspection: Inspection) -> str:
     """Return the line below the table."""
-    rows = [row for row in inspection.rows if vjp.dispatch(type(row.layer)) is not network_vjp]
-    places = [("the input", row.input) for row in rows[:1]]
-    for row in rows:
-        name = row.path or "the layer"
+    rows = [(r.path or "the layer", r) for r in inspection.rows if vjp.dispatch(type(r.layer)) is not network_vjp]
+    places = [("the input", row.input) for _, row in rows[:1]]
+    for name, row in rows:
         places += [(f"the parameters of {name}", row.layer), (f"the output of {name}", row.output)]
     places += [("the loss", inspection.loss)]
-    for row in reversed(rows):
-        at = "the logits" if row.path == "prediction" else f"the output of {row.path or 'the layer'}"
+    for name, row in reversed(rows):
+        at = "the logits" if name == "prediction" else f"the output of {name}"
         places += [(f"the gradient at {at}", row.output_gradient), (f"the gradient of {row.path}", row.gradient)]
     first = next((f"{at}: {not_finite(tree):,} of {size(tree):,}" for at, tree in places if not_finite(tree)), "none")
     loss = "" if inspection.loss is None else f"loss {inspection.loss:.4g}; "
-    return f"{sum(size(row.layer) for row in rows):,} parameters; {loss}first values that are not finite: {first}"
+    return f"{sum(size(row.layer) for _, row in rows):,} parameters; {loss}first values that are not finite: {first}"
 
 
 def size(tree: Any) -> int:
     """Return how many numbers the arrays of a tree hold."""
-    return sum(math.prod(array.shape) for array in filter(is_array, flatten(tree)[0]))
+    return sum(array.size for array in filter(is_array, flatten(tree)[0]))
 
 
 def not_finite(tree: Any) -> int:

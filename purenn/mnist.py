@@ -4,7 +4,6 @@ import gzip
 import importlib
 import math
 import os
-import struct
 import sys
 import zlib
 from typing import Any, BinaryIO
@@ -143,13 +142,12 @@ def _downloaded() -> list[str]:
 def _fetched(pooch: Any, name: str) -> str:
     # 10 seconds to connect, and between packets
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=10)
-    where = {"known_hash": FILES[name], "fname": name, "path": pooch.os_cache("purenn"), "downloader": downloader}
     failures = []
-    for mirror in MIRRORS:
+    for url in MIRRORS:
         try:
-            return str(pooch.retrieve(mirror + name, **where))
+            return str(pooch.retrieve(url + name, FILES[name], name, pooch.os_cache("purenn"), downloader=downloader))
         except (OSError, ValueError) as error:  # no connection, an HTTP status, a wrong hash
-            failures.append(f"{mirror}: {error}")
+            failures.append(f"{url}: {error}")
     ways = "name a directory that has MNIST (nn.mnist.load(DIR), --data DIR), or use nn.mnist.digits() (--data digits)"
     raise ConnectionError("\n  ".join([f"cannot download {name} from any mirror; {ways}. Tried:", *failures]))
 
@@ -186,16 +184,13 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
 
 def _parsed(stream: BinaryIO | gzip.GzipFile, limit: int) -> Array:
     """Read an array from a stream that cannot give more bytes than a limit."""
-    magic = stream.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+    if len(magic := stream.read(4)) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
         raise ValueError(f"it starts with {magic!r}, not with two zero bytes, an element type, and a rank")
     dtype, rank = np.dtype(_TYPES[magic[2]]), magic[3]
-    header = stream.read(4 * rank)
-    if len(header) < 4 * rank:
+    if len(header := stream.read(4 * rank)) < 4 * rank:
         raise ValueError(f"its header ends before the sizes of its {rank} axes")
-    shape = struct.unpack(f">{rank}I", header)
-    expected = math.prod(shape) * dtype.itemsize
-    if expected > limit:
+    shape = tuple(np.frombuffer(header, ">u4").tolist())
+    if (expected := math.prod(shape) * dtype.itemsize) > limit:
         raise ValueError(f"its header promises {expected:,} bytes of elements, more than such a file can hold")
     body = bytearray()
     while len(body) <= expected and (chunk := stream.read(1 << 20)):

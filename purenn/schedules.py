@@ -82,12 +82,10 @@ def piecewise_constant(step: Array | int, values: Sequence[float], boundaries: S
     values = [check_number("a value", value) for value in values]
     if len(values) != len(boundaries) + 1 or any(a >= b for a, b in itertools.pairwise(boundaries)):
         raise ValueError(f"boundaries are {boundaries}, values {values}; boundaries must increase, with one more value")
-    s = _as_steps(step)
-    xp = namespace(s)
-    value = xp.where(xp.isnan(s), s, values[0])
-    for boundary, following in zip(boundaries, values[1:], strict=True):
-        value = xp.where(s >= boundary, following, value)
-    return _like(step, value)
+    s = rate = _as_steps(step)  # a step that is NaN is not at least 0, and stays
+    for start, value in zip([0, *boundaries], values, strict=True):
+        rate = namespace(s).where(s >= start, value, rate)
+    return _like(step, rate)
 
 
 def _as_steps(step: Array | int) -> Array:
