@@ -7,7 +7,7 @@ import numpy as np
 
 from purenn.arguments import as_int, describe, generator
 from purenn.arrays import Array, Seed, lock_in_place, namespace
-from purenn.trees import flatten, leaf_paths, unflatten
+from purenn.trees import builder, flatten, leaf_paths
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -64,7 +64,7 @@ def batches(seed: Seed | None, x: X, y: Y, batch_size: int = 128, drop_last: boo
         raise ValueError(f"x has {n} rows, fewer than one batch of {batch_size}; use drop_last=False")
     order = draw(n)
     parts = (order[k : k + batch_size] for k in range(0, n - n % batch_size if drop_last else n, batch_size))
-    return (unflatten(structure, [_rows(array, part) for array in arrays]) for part in parts)
+    return map(builder(structure), ([_rows(array, part) for array in arrays] for part in parts))
 
 
 def _rows(array: Array, numbers: Array) -> Array:

@@ -1,7 +1,6 @@
 """Checks of derivatives by differences: the gradient of any function, and the rule of any layer."""
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,9 +10,9 @@ from purenn.arguments import check_floats, check_real, describe, generator
 from purenn.arrays import Array, astype, is_float, namespace
 from purenn.dropout import seeded
 from purenn.layers import forward, vjp
-from purenn.trees import T, Tree, aligned, flatten, leaf_paths, namespace_of, ravel, tree_map, unflatten
+from purenn.trees import T, Tree, aligned, builder, flatten, leaf_paths, namespace_of, ravel, tree_map
 
-STEP = sys.float_info.epsilon ** (1 / 3)  # balances rounding and truncation in a central difference
+STEP = math.ulp(1) ** (1 / 3)  # balances rounding and truncation in a central difference
 
 
 def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
@@ -47,8 +46,7 @@ def numerical_grads(f: Callable[[T], Any], tree: T) -> T:
     >>> np.round(gradient.weights, 6)
     array([[-1.5,  1.5]])
     """
-    leaves = aligned(tree=tree)[0]
-    xp = namespace_of(leaves)
+    xp = namespace_of(leaves := aligned(tree=tree)[0])
     for leaf in leaves:
         check_floats(leaf)
     vector, unravel = ravel(_cast(tree, float64_of(xp)))
@@ -135,7 +133,7 @@ def check_vjp(layer: trees.Layer, x: Tree) -> None:
     leaves, structure = flatten({"gradient": layer, "dx": x})
 
     def value(k: int, change: Array) -> float:
-        there = unflatten(structure, [*leaves[:k], leaves[k] + change, *leaves[k + 1 :]])
+        there = builder(structure)([*leaves[:k], leaves[k] + change, *leaves[k + 1 :]])
         return float(xp.sum(dy * forwards(there["gradient"], there["dx"])))
 
     for k, (path, g) in enumerate(zip(leaf_paths(structure), slopes, strict=True)):

@@ -86,7 +86,7 @@ def _node(name: str, value: Any, path: str, left: list[int]) -> str:
     else:
         detail, values = kind.open(value)
         children = dict(zip(sorted(detail) if kind.fields is None else kind.fields, values, strict=True))
-        fields = fields_of(value) if kind.fields is not None else {}
+        fields = {} if kind.fields is None else fields_of(value)
         statics = [f"{key}={brief(field)}" for key, field in fields.items() if key not in children]
         what = f"{type(value).__name__} of {len(values)}" if kind.fields is None and values else type(value).__name__
         text += escape(f"{what} {', '.join(statics)}") + _digits(value)

@@ -5,7 +5,7 @@ The annotations of a record say which of its fields are part of the tree (see ``
 static. The keys of dicts are strings. The leaves of a dict are in the sorted order of its keys, as in JAX, but a dict
 that is built has its keys in the order of the dict that was taken apart.
 
-Everything here is built on two functions: ``flatten`` takes a tree apart, ``unflatten`` puts one together.
+Everything here is built on two functions: ``flatten`` takes a tree apart, ``builder`` says how to build one like it.
 """
 
 import functools
@@ -38,7 +38,6 @@ class Kind(NamedTuple):
     open: Callable[[Any], tuple[Any, Sequence[Any]]]  # node -> (detail, children)
     build: Callable[[Any, Sequence[Any]], Any]  # (detail, children) -> node
     fields: tuple[str, ...] | None = None  # the names of a record's children; the detail of other nodes has the names
-    setters: dict[str, Callable[[Any, Any], None]] = {}  # noqa: RUF012 - how to write each field of a new record
 
 
 class _Kinds(dict[type, Kind | None]):
@@ -52,44 +51,32 @@ class _Kinds(dict[type, Kind | None]):
 
 def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> Kind:
     """Return the kind of a record class whose tree fields and static fields have these names."""
-    setters = {name: getattr(cls, name).__set__ for name in (*trees, *statics)}
-    get_trees, get_statics = _getter(trees), _getter(statics)
-    new, set_fields = object.__new__, [*setters.values()]
-
-    def build(detail: Sequence[Any], children: Sequence[Any]) -> Any:
-        record: Any = new(cls)
-        for set_field, value in zip(set_fields, (*children, *detail)):  # noqa: B905
-            set_field(record, value)
-        return record
-
-    return Kind(cls, lambda record: (get_statics(record), get_trees(record)), build, trees, setters)
+    # Code is written for each class, as attrs writes ``__init__``: loops over the fields take twice as long.
+    ours, theirs = ("".join(f"record.{name}, " for name in names) for names in (trees, statics))
+    calls = "".join(f"set_{name}(record, new_{name}); " for name in (*trees, *statics))
+    unpacked = f"[{ours}] = children; [{theirs}] = detail; ".replace("record.", "new_")
+    scope: dict[str, Any] = {f"set_{name}": getattr(cls, name).__set__ for name in (*trees, *statics)}
+    scope |= {"new": object.__new__, "cls": cls}
+    exec(f"def open_record(record): return ({theirs}), ({ours})", scope)
+    exec(f"def build(detail, children): {unpacked}record = new(cls); {calls}return record", scope)
+    return Kind(cls, scope["open_record"], scope["build"], trees)
 
 
 def like(record: T, **fields: Any) -> T:
-    """Return a record like another, with these fields, taken as they are.
+    """Return a record like another, with these arrays and trees, in the order of its fields, taken as they are.
 
     Raises TypeError if an array or a tree is missing: a subclass that adds one needs a rule of its own.
     """
     kind: Any = kinds[type(record)]
-    if not fields.keys() >= {*kind.fields}:
+    if tuple(fields) != kind.fields:
         name, names = kind.cls.__name__, ", ".join(kind.fields)
         raise TypeError(f"the rule that {name} inherits does not fit its fields {names}; register its own for vjp")
-    new: T = object.__new__(kind.cls)
-    for name, set_field in kind.setters.items():
-        set_field(new, fields[name] if name in fields else getattr(record, name))
-    return new
+    return cast("T", kind.build(kind.open(record)[0], fields.values()))
 
 
 def fields_of(record: Any) -> dict[str, Any]:
     """Return the values of all fields of a record by their names."""
     return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
-
-
-def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return the function that takes a record and returns the values of some of its fields."""
-    if len(names) == 1:
-        return lambda record: (getattr(record, names[0]),)
-    return operator.attrgetter(*names) if names else lambda record: ()
 
 
 def _sequence_kind(cls: type, make: Callable[[Sequence[Any]], Any]) -> Kind:
@@ -139,19 +126,32 @@ def has_arrays(tree: Any) -> bool:
     return kind is None or any(map(has_arrays, kind.open(tree)[1]))
 
 
-def unflatten(structure: list[Any], leaves: Sequence[Any]) -> Any:
-    """Return the tree of a structure and its leaves, taken as they are: nothing is validated, converted, or copied."""
-    leaf = list(leaves).pop
-    built: list[Any] = []
+def builder(structure: list[Any]) -> Callable[[Sequence[Any]], Any]:
+    """Return the function that builds a tree of a structure from its leaves, taken as they are.
+
+    Nothing is validated, converted, or copied.
+    """
+    nodes: list[tuple[Any, ...]] = []  # of each: how it is built, its detail, and which of the values are its children
+    ahead: list[Any] = []
+    leaf = count = structure.count(LEAF)
     for node in reversed(structure):  # children first: a node takes its children from the end of the list
         if node is LEAF:
-            built.append(leaf())
+            ahead.append(leaf := leaf - 1)
         else:
-            kind, detail, count = node
-            children = built[: -count - 1 : -1]
-            del built[len(built) - count :]
-            built.append(kind.build(detail, children))
-    return built.pop()
+            kind, detail, length = node
+            places = ahead[: -length - 1 : -1]
+            if length < 2:  # of several places, or a slice, itemgetter gives a sequence
+                places = [slice(sum(places), sum(places) + length)]
+            nodes.append((kind.build, detail, operator.itemgetter(*places)))
+            ahead[len(ahead) - length :] = [count + len(nodes) - 1]
+
+    def build_tree(leaves: Sequence[Any]) -> Any:
+        values = [*leaves]
+        for build, detail, children in nodes:
+            values.append(build(detail, children(values)))
+        return values[-1]
+
+    return build_tree
 
 
 def _paths(structure: list[Any]) -> list[str]:
@@ -171,23 +171,21 @@ def leaf_paths(structure: list[Any]) -> list[str]:
     return [path for path, node in zip(_paths(structure), structure, strict=True) if node is LEAF]
 
 
-def alike(trees: dict[str, Any]) -> tuple[list[list[Any]], list[Any]]:
+def alike(trees: dict[str, Any]) -> tuple[tuple[list[Any], ...], list[Any]]:
     """Return the leaves of several trees, and the structure that they share."""
-    flat = [flatten(tree) for tree in trees.values()]
-    structure = flat[0][1]
-    for name, (_, other) in zip(trees, flat, strict=True):
+    columns, (structure, *others) = zip(*map(flatten, trees.values()), strict=True)
+    for name, other in zip([*trees][1:], others, strict=True):
         if other != structure:
             raise _difference(next(iter(trees)), name, _paths(structure), structure, other, of_pullback(trees[name]))
-    return [leaves for leaves, _ in flat], structure
+    return columns, structure
 
 
 def _text(node: Any) -> str:
     if isinstance(node, str):  # LEAF, or the description of an array
         return node
-    kind, detail, _ = node
-    if isinstance(detail, range):
-        return f"{kind.cls.__name__} of {len(detail)}"
-    return f"{kind.cls.__name__}{sorted(detail) if isinstance(detail, dict) else detail}"
+    kind, detail, count = node
+    what = sorted(detail) if isinstance(detail, dict) else detail
+    return f"{kind.cls.__name__}{f' of {count}' if isinstance(detail, range) else what}"
 
 
 def _difference(first: str, other: str, paths: list[str], ours: Any, theirs: Any, hint: str = "") -> ValueError:
@@ -224,7 +222,7 @@ def tree_map(f: Callable[..., Any], tree: T, *rest: Tree) -> T:
     (array([1., 1.]), {'k': array([2., 2., 2.])})
     """
     columns, structure = alike({"tree": tree} | {f"rest[{k}]": other for k, other in enumerate(rest)})
-    return cast("T", unflatten(structure, [read_only(f(*leaves)) for leaves in zip(*columns, strict=True)]))
+    return cast("T", builder(structure)([read_only(f(*leaves)) for leaves in zip(*columns, strict=True)]))
 
 
 def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
@@ -240,7 +238,7 @@ def tree_map_with_path(f: Callable[[str, Any], Any], tree: T) -> T:
     ['layers.0.weights', 'layers.0.biases', 'layers.1.weights', 'layers.1.biases']
     """
     structure = flatten(tree)[1]
-    return cast("T", tree_map(f, unflatten(structure, leaf_paths(structure)), tree))
+    return cast("T", tree_map(f, builder(structure)(leaf_paths(structure)), tree))
 
 
 def tree_leaves(tree: Tree) -> list[Any]:
@@ -273,7 +271,7 @@ def aligned(hints: dict[str, str] = {}, averages: Sequence[str] = (), /, **trees
         if given != types and not (name in averages and given == [(a.shape, wide(a).dtype) for a in arrays]):
             texts = map(describe, arrays), map(describe, theirs)
             raise _difference(first, name, leaf_paths(structure), *texts, hints.get(name, ""))
-    return *columns, functools.partial(unflatten, structure)
+    return *columns, lambda leaves: builder(structure)(leaves)
 
 
 def namespace_of(arrays: list[Array], name: str = "the tree") -> Any:

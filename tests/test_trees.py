@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import purenn as nn
-from purenn.trees import flatten, unflatten
+from purenn.trees import builder, flatten
 from tests.strategies import NUMBERS, SETTINGS, dtypes, networks, seeds
 from tests.toys import Holder, Pair
 
@@ -63,9 +63,9 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_flatten_and_unflatten_are_inverse(tree):
+def test_a_tree_is_built_as_it_was_taken_apart(tree):
     leaves, structure = flatten(tree)
-    again = unflatten(structure, leaves)
+    again = builder(structure)(leaves)
     assert all(a is b for a, b in zip(nn.tree_leaves(again), leaves, strict=True))
     assert flatten(again)[1] == structure
     assert type(again) is type(tree)
