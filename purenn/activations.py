@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from purenn.arguments import check_floats
-from purenn.arrays import Array, astype, is_numpy, max_over, namespace, sum_over
+from purenn.arrays import Array, astype, is_numpy, max_over_last, namespace, sum_over
 from purenn.records import pickled, record
 
 
@@ -205,7 +205,7 @@ def softmax(z: Array) -> Array:
 
     Jacobian: ``y_i (delta_ij - y_j)`` (Bishop 2006, equation 4.106).
     """
-    exponentials = namespace(z).exp(z - max_over(z, axis=-1))
+    exponentials = namespace(z).exp(z - max_over_last(z))
     return exponentials / sum_over(exponentials, axis=-1, keepdims=True)
 
 

@@ -46,7 +46,8 @@ class Door(Protocol[R_co]):
 def _door(default: Callable[[Any, Any], Any], function: Callable[[Layer, Array], R_co]) -> Door[R_co]:
     """Let users register rules for a function; ``default`` is the rule of classes that have none."""
     rules = functools.singledispatch(default)
-    vars(function).update(register=rules.register, dispatch=rules.dispatch)
+    # The registry knows the class itself; dispatch also looks for its bases, and takes several times as long.
+    vars(function).update(register=rules.register, dispatch=lambda cls: rules.registry.get(cls) or rules.dispatch(cls))
     return cast("Door[R_co]", function)
 
 
@@ -392,7 +393,7 @@ def chained(network: Params, x: Array, count: int) -> tuple[Array, Callable[...,
     while first < count and not has_arrays(network.layers[first]):
         first += 1
 
-    def chained_pullback(dx: Callable[[], Array]) -> tuple[tuple[Any, ...], Callable[[], Array]]:
+    def chained_pullback(dx: Any) -> GradientAndDx:
         gradients = []
         for number in range(count - 1, first - 1, -1):
             dy = placed(network, number + 1, dx)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from purenn import layers
 from purenn.activations import Activation, identity, sigmoid, softmax, softplus
 from purenn.arguments import as_floats, as_integers, check_real, describe, type_name
-from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, namespace, wide
+from purenn.arrays import Array, astype, has_kind, int_dtype, is_numpy, lock_in_place, max_over_last, namespace, wide
 from purenn.layers import Dense, GradientAndDx, Pullback, affine, chained, checked, dense_vjp, forward, placed, vjp
 from purenn.records import floats_like
 from purenn.trees import Layer, T, like
@@ -289,8 +289,7 @@ def _weighted(values: Array, w: Array | None) -> Array:
 
 def targeted(output: Output, z: Array, y: Array, sample_weight: Array | None) -> Targeted:
     """Check the targets and the weights of a batch, and return them with its logits, or its predictions."""
-    n = z.shape[0]
-    if n == 0:
+    if (n := z.shape[0]) == 0:
         raise ValueError("the batch is empty; a loss needs at least one example")
     namespace(y, "y")  # raises TypeError
     if y.shape[:1] != (n,):
@@ -321,21 +320,21 @@ def _with_valid_targets(y: Array, sample_weight: Array, like: Array) -> tuple[Ar
 def output_of(params: Any) -> Output:
     """Return what the activation at the output of a network means; TypeError if it determines no loss."""
     activation = output_layer(params).activation
-    if activation not in _OUTPUTS:
-        rule = "the last layer must have softmax, sigmoid, or identity (forward works with any)"
-        raise TypeError(f"the network ends in {activation}, which determines no loss; {rule}")
-    return _OUTPUTS[activation]
+    if output := _OUTPUTS.get(activation):
+        return output
+    rule = "the last layer must have softmax, sigmoid, or identity (forward works with any)"
+    raise TypeError(f"the network ends in {activation}, which determines no loss; {rule}")
 
 
 def _class_targets(y: Array, like: Array) -> Array:
     if has_kind(y, "integral") and y.ndim == 1:
-        if is_numpy(y) and not 0 <= y.min() <= y.max() < like.shape[1]:
+        is_class = y[:, None] == namespace(y).arange(like.shape[1])
+        if is_numpy(y) and namespace(y).count_nonzero(is_class) != y.shape[0]:
             given = f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}"
             hint = "; sample_weight=(y >= 0) leaves out labels below 0" * bool(y.min() < 0)
             raise ValueError(f"{given}; give the last layer an output for each class, or {_NUMBERED}{hint}")
         xp = namespace(like)
-        is_class = xp.asarray(y)[:, None] == xp.arange(like.shape[1])
-        one_hot = astype(is_class, wide(like).dtype)
+        one_hot = xp.asarray(is_class, dtype=wide(like).dtype)
         return one_hot if is_numpy(y) else xp.where(xp.any(is_class, axis=1, keepdims=True), one_hot, xp.nan)
     if y.ndim > 2 or (y.ndim == 2 and y.shape[1] == 1 < like.shape[1]):
         raise ValueError(f"y has the shape {y.shape}, but must be labels, (n,): y[:, 0]; or distributions, (n, k)")
@@ -399,7 +398,7 @@ def _is_finite(y: Array, like: Array) -> Array:
 
 def _cross_entropies(z: Array, targets: Array) -> Array:
     xp = namespace(z)
-    shifted = z - xp.max(z, axis=-1, keepdims=True)
+    shifted = z - max_over_last(z)
     surprise = xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True)) - shifted  # infinite for a logit of -inf
     return targets * xp.where(targets == 0, 0, surprise)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import purenn as nn
-from purenn.arrays import read_only
+from purenn.arrays import max_over_last, read_only
 from tests.toys import Holder
 
 X, Y = np.random.default_rng(0).standard_normal((4, 3)), np.asarray([0, 1, 1, 0])
@@ -54,3 +54,16 @@ def test_memory_maps_are_arrays(tmp_path):
         assert type(batch[0]) is type(batch[1]) is np.ndarray
         assert type(nn.Dense(x[:, :2], np.zeros(2), nn.relu).weights) is np.ndarray
         assert type(nn.sgd_step(x, X, 0.1)) is np.ndarray
+
+
+@pytest.mark.parametrize("shape", [*((5, k) for k in (1, 2, 10, 32, 33)), (0, 3), (7,), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_value_of_each_row_is_numpys(shape, dtype):
+    values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    values.flat[1:2] = np.nan
+    values.flat[-1:] = np.inf
+    for array in (values, np.asfortranarray(values), values[::-1]):
+        expected = array.max(axis=-1, keepdims=True)
+        found = max_over_last(array)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected, strict=True)
