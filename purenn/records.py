@@ -148,8 +148,7 @@ def _check_static(owner: object, field: "attrs.Attribute[Any]", value: Any) -> N
 
 def _equal(a: Any, b: Any) -> bool:
     if is_array(a) and is_array(b):
-        same = a.shape == b.shape and a.dtype == b.dtype
-        return bool(same and namespace(a).all((a == b) | ((a != a) & (b != b))))
+        return bool(a.shape == b.shape and a.dtype == b.dtype and namespace(a).all((a == b) | ((a != a) & (b != b))))
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
     same = a == b
@@ -209,7 +208,7 @@ class Vector:
     array([2., 3.])
     """
 
-    __slots__ = ()
+    __slots__ = ("__vectors__",)  # what a step has joined: see purenn.optimizers
     __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
 
     def __add__(self, other: Self) -> Self:

@@ -188,3 +188,125 @@ def test_states_are_values():
     assert state.steps == 1
     assert not any(leaf.flags.writeable for leaf in nn.tree_leaves(state))
     assert "steps=1, means=Params(layers=(" in repr(state)
+
+
+# Small arrays are joined: nothing of it may be seen
+
+
+@nn.record
+class Parts(nn.Vector):
+    first: nn.Array
+    others: nn.Tree
+    name: str = "parts"
+
+
+SIZES = [(), (0,), (3, 0), (1,), (7,), (5, 4), (2, 3, 4), (60, 50), (100, 90)]
+
+
+@st.composite
+def mixed_trees(draw):
+    """Trees of records, tuples and arrays of many shapes, sometimes of two dtypes, sometimes in columns."""
+    random, both = np.random.default_rng(draw(seeds)), draw(st.booleans())
+    dtypes = draw(st.permutations([np.float32, np.float64]))[: 1 + both]
+
+    def array(shape, in_columns):
+        values = random.standard_normal(shape).astype(dtypes[random.integers(len(dtypes))])
+        return np.asfortranarray(values) if in_columns else values
+
+    arrays = st.builds(array, st.sampled_from(SIZES), st.booleans())
+
+    def nodes(children):
+        several = st.lists(children, min_size=1, max_size=4).map(tuple)
+        return several | st.builds(Parts, arrays, several) | several.map(lambda trees: (*trees, None))
+
+    return draw(st.recursive(arrays, nodes, max_leaves=20))
+
+
+def noise(tree, random):
+    return nn.tree_map(
+        lambda p: (random.standard_normal(p.shape) * 10.0 ** random.integers(-3, 3)).astype(p.dtype), tree
+    )
+
+
+WALKS = {  # the state at first; (params, gradient, state) -> (params, state)
+    "sgd": (lambda tree: None, lambda p, g, s: (nn.sgd_step(p, g, 0.1), None)),
+    "momentum": (nn.zeros_like, lambda p, g, s: nn.momentum_step(p, g, s, 0.1)),
+    "nesterov": (nn.zeros_like, lambda p, g, s: nn.momentum_step(p, g, s, 0.1, 0.7, nesterov=True)),
+    "adam": (nn.adam_init, lambda p, g, s: nn.adam_step(p, g, s, 0.1)),
+    "adamw": (nn.adam_init, lambda p, g, s: nn.adam_step(p, g, s, 0.1, 0.8, 0.99, 1e-6, weight_decay=0.1)),
+}
+
+
+def exactly(array):
+    return type(array), array.dtype, array.shape, array.flags.writeable, array.tobytes()
+
+
+@pytest.mark.parametrize("name", WALKS)
+@given(tree=mixed_trees(), seed=seeds)
+def test_a_step_of_a_tree_is_the_step_of_each_array_to_the_bit(name, tree, seed):
+    start, step = WALKS[name]
+    random = np.random.default_rng(seed)
+    gradients = [noise(tree, random) for _ in range(4)]
+    params, state = tree, start(tree)
+    for gradient in gradients:
+        params, state = step(params, gradient, state)
+    alone = [(leaf, start(leaf)) for leaf in nn.tree_leaves(tree)]
+    for gradient in gradients:
+        slopes = nn.tree_leaves(gradient)
+        alone = [step(p, g, s) for (p, s), g in zip(alone, slopes, strict=True)]
+    assert [*map(exactly, nn.tree_leaves(params))] == [exactly(p) for p, _ in alone]
+    ours = nn.tree_leaves(state)
+    theirs = [leaf for column in zip(*[nn.tree_leaves(s) for _, s in alone], strict=True) for leaf in column]
+    count = len(ours) - isinstance(state, nn.AdamState)  # all but the number of steps
+    assert [*map(exactly, ours[-count:])] == [*map(exactly, theirs[-count:])]
+
+
+def walked(steps=3):
+    """Parameters and a state of Adam after some steps, and a gradient."""
+    params = nn.init(0, (30, 32, 32, 32, 2), (nn.tanh, nn.relu, nn.relu, nn.softmax))
+    gradient, state = noise(params, np.random.default_rng(0)), nn.adam_init(params)
+    for _ in range(steps):
+        params, state = nn.adam_step(params, gradient, state, 0.01)
+    return params, gradient, state
+
+
+def apart(tree):
+    return nn.tree_map(np.array, tree)
+
+
+def test_a_step_takes_trees_from_anywhere():
+    params, gradient, state = walked()
+    expected = nn.adam_step(apart(params), gradient, apart(state), 0.01)
+    assert nn.adam_step(params, gradient, state, 0.01) == expected
+    assert nn.adam_step(apart(params), params, state, 0.01) == nn.adam_step(params, apart(params), apart(state), 0.01)
+    assert nn.adam_step(*pickle.loads(pickle.dumps((params, gradient, state))), 0.01) == expected
+    one, two, three, *rest = params.layers
+    swapped = nn.Params((one, three, two, *rest))  # of the same shapes as before, but no longer in a row
+    assert nn.adam_step(swapped, swapped, state, 0.01) == nn.adam_step(apart(swapped), apart(swapped), state, 0.01)
+    assert nn.sgd_step(params, swapped, 0.01) == nn.sgd_step(apart(params), apart(swapped), 0.01) != expected[0]
+    part = nn.sgd_step((params, params), (gradient, swapped), 0.01)  # a record within a tuple
+    assert part[1] == nn.sgd_step(params, swapped, 0.01)
+    other = nn.init(0, (30, 32, 2), (nn.tanh, nn.softmax))
+    with pytest.raises(ValueError, match="grads differs from params at layers: tuple of 2 instead of tuple of 4"):
+        nn.adam_step(params, nn.sgd_step(other, other, 0.1), state, 0.01)
+    with pytest.raises(ValueError, match=r"differs from params at layers\.0\.weights: f32\[30,32\] instead of f64"):
+        nn.sgd_step(nn.tree_map(lambda p: p.astype(float), params), params, 0.01)
+
+
+def test_arrays_after_a_step_are_stored_one_by_one(tmp_path):
+    for tree in walked():
+        leaves, copies = nn.tree_leaves(tree), nn.tree_leaves(apart(tree))
+        assert [len(pickle.dumps(leaf)) for leaf in leaves] == [len(pickle.dumps(copy)) for copy in copies]
+        assert len(pickle.dumps(tree)) == len(pickle.dumps(apart(tree)))
+        nn.save(tmp_path / "tree", tree)
+        nn.save(tmp_path / "copy", apart(tree))
+        assert (tmp_path / "tree").read_bytes() == (tmp_path / "copy").read_bytes()
+        assert nn.load(tmp_path / "tree") == tree
+
+
+def test_an_array_keeps_only_a_small_vector_alive():
+    params = nn.init(0, (784, *[64] * 20, 10), [nn.tanh] * 20 + [nn.softmax], dtype="float64")
+    for leaf in nn.tree_leaves(nn.sgd_step(params, params, 0.1)):
+        owner = leaf if leaf.base is None else leaf.base
+        assert owner.nbytes <= max(leaf.nbytes, 80_000)
+        assert not owner.flags.writeable
