@@ -4,8 +4,8 @@
     python examples/benchmark.py --smoke    # one network, one batch size, one round
 
 A step is the gradient of the cross-entropy and its SGD update, in float32, for networks with tanh, ReLU and softmax.
-For small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam,
-beside one step of scikit-learn's ``fit`` (for two classes, its network has one output instead of two). Every
+For small networks, where function calls cost more than matrix products, it is the gradient and its update by Adam (for
+JAX, optax's), beside one step of scikit-learn's ``fit`` (for two classes, its network has one output, not two). Every
 contender runs in its own process with the same number of threads, and they take turns. Before anything is timed,
 all of them must come to the same parameters from the same start. One that is not installed is left out, and the table
 says so. The floor is not a contender: it is a step's eight matrix products.
@@ -37,7 +37,7 @@ import purenn as nn
 
 NETWORKS = [(784, 128, 64, 10), (784, 512, 512, 10), (784, 1024, 1024, 10)]
 BATCHES = [32, 128, 512]
-SMALL = [(30, 32, 16, 2), (64, 64, 32, 10)]  # with Adam, at batch 32
+SMALL = [((4, 16, 3), 16), ((30, 32, 16, 2), 32), ((64, 64, 32, 10), 32), ((64, 64, 32, 10), 128)]  # with Adam
 LR, ADAM_LR, BETA1, BETA2, EPS = 0.1, 1e-3, 0.9, 0.999, 1e-8
 QUIET = 0.05  # seconds; threads of the contender that was measured before spin on for a while
 
@@ -62,31 +62,34 @@ def floor(start, x, y, hidden, optimizer):
 
 
 def by_hand(start, x, y, hidden, optimizer):
-    """Take steps hand-written in NumPy for this network only: no functions, no checks, arrays overwritten."""
+    """Take steps hand-written in NumPy for these networks only: no functions, no checks, arrays overwritten."""
     leaves, classes, ones = start, np.arange(start[-1].size), np.ones(len(x), np.float32)
     means = squares = [np.zeros_like(leaf) for leaf in start]
     steps = 0
 
     def step():
         nonlocal leaves, means, squares, steps
-        w1, b1, w2, b2, w3, b3 = leaves
+        w1, b1, *middle, w3, b3 = leaves
         z1 = x @ w1
         z1 += b1
-        h1 = np.tanh(z1)
-        z2 = h1 @ w2
-        z2 += b2
-        h2 = np.maximum(z2, 0)
+        h1 = h2 = np.tanh(z1)
+        if middle:
+            w2, b2 = middle
+            z2 = h1 @ w2
+            z2 += b2
+            h2 = np.maximum(z2, 0)
         z3 = h2 @ w3
         z3 += b3
         exps = np.exp(z3 - z3.max(axis=1, keepdims=True))
         d3 = exps / exps.sum(axis=1, keepdims=True)
         d3 -= y[:, None] == classes
         d3 /= len(x)
-        d2 = d3 @ w3.T
-        d2 *= z2 > 0
-        d1 = d2 @ w2.T
+        d1 = d2 = d3 @ w3.T
+        if middle:
+            d2 *= z2 > 0
+            d1 = d2 @ w2.T
         d1 *= 1 - h1 * h1
-        gradient = [x.T @ d1, ones @ d1, h1.T @ d2, ones @ d2, h2.T @ d3, ones @ d3]
+        gradient = [x.T @ d1, ones @ d1, *([h1.T @ d2, ones @ d2] if middle else []), h2.T @ d3, ones @ d3]
         if optimizer == "sgd":
             leaves = [-LR * g + p for g, p in zip(gradient, leaves, strict=True)]
             return
@@ -137,35 +140,32 @@ def purenn_jit(start, x, y, hidden, optimizer):
 
 
 def jax_jit(start, x, y, hidden, optimizer):
-    """Take steps the way of JAX's tutorial: jax.grad of a loss."""
+    """Take steps the way of JAX's tutorial: jax.grad of a loss; and optax's Adam."""
     import jax
     import jax.numpy as jnp
+    import optax
 
-    activations = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+    activations = [{"tanh": jnp.tanh, "relu": jax.nn.relu}[name] for name in hidden]
+    adam = optax.adam(ADAM_LR, BETA1, BETA2, EPS)
 
     def loss(leaves, x, y):
-        w1, b1, w2, b2, w3, b3 = leaves
-        h = activations[hidden[0]](x @ w1 + b1)
-        h = activations[hidden[1]](h @ w2 + b2)
-        return -jnp.mean(jax.nn.log_softmax(h @ w3 + b3)[jnp.arange(len(y)), y])
+        for k, activation in enumerate(activations):
+            x = activation(x @ leaves[2 * k] + leaves[2 * k + 1])
+        return -jnp.mean(jax.nn.log_softmax(x @ leaves[-2] + leaves[-1])[jnp.arange(len(y)), y])
 
     @jax.jit
-    def sgd(state, x, y):
+    def step_of_sgd(state, x, y):
         (leaves,) = state
         return ([p - LR * g for p, g in zip(leaves, jax.grad(loss)(leaves, x, y), strict=True)],)
 
     @jax.jit
-    def adam(state, x, y):
-        leaves, means, squares, steps = state
-        gradient, steps = jax.grad(loss)(leaves, x, y), steps + 1
-        alpha, eps = _corrected(steps)
-        means = [BETA1 * m + (1 - BETA1) * g for m, g in zip(means, gradient, strict=True)]
-        squares = [BETA2 * v + (1 - BETA2) * g * g for v, g in zip(squares, gradient, strict=True)]
-        updates = zip(leaves, means, squares, strict=True)
-        return [p - alpha * m / (jnp.sqrt(v) + eps) for p, m, v in updates], means, squares, steps
+    def step_of_adam(state, x, y):
+        updates, averages = adam.update(jax.grad(loss)(state[0], x, y), state[1])
+        return optax.apply_updates(state[0], updates), averages
 
-    zeros = [np.zeros_like(leaf) for leaf in start]
-    return _jax_steps(*((sgd, (start,)) if optimizer == "sgd" else (adam, (start, zeros, zeros, 0.0))), x, y)
+    return _jax_steps(
+        *((step_of_sgd, (start,)) if optimizer == "sgd" else (step_of_adam, (start, adam.init(start)))), x, y
+    )
 
 
 def _jax_steps(update, state, x, y):
@@ -203,8 +203,9 @@ def _torch_model(start, hidden):
     import torch
 
     activations = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
-    first, second, third = (torch.nn.Linear(*w.shape) for w in start[::2])
-    model = torch.nn.Sequential(first, activations[hidden[0]](), second, activations[hidden[1]](), third)
+    *below, last = (torch.nn.Linear(*w.shape) for w in start[::2])
+    pairs = zip(below, (activations[name]() for name in hidden), strict=True)
+    model = torch.nn.Sequential(*itertools.chain(*pairs), last)
     with torch.no_grad():
         for parameter, value in zip(model.parameters(), start, strict=True):
             parameter.copy_(torch.from_numpy(value.T))
@@ -239,7 +240,7 @@ def autograd(start, x, y, hidden, optimizer):
 
 def sklearn(start, x, y, hidden, optimizer):
     """Take steps with scikit-learn's MLPClassifier.partial_fit, which has one activation for all hidden layers."""
-    units, classes = [w.shape[1] for w in start[:4:2]], np.arange(start[-1].size)
+    units, classes = [w.shape[1] for w in start[:-2:2]], np.arange(start[-1].size)
     model = _sklearn_model(units, hidden, optimizer, batch_size=len(x), shuffle=False)
     model.partial_fit(x, y, classes=classes)
     for there, value in zip([*model.coefs_, *model.intercepts_], [*start[::2], *start[1::2]], strict=True):
@@ -259,7 +260,7 @@ FITTED = 200  # steps of one call of fit
 def sklearn_fit(start, x, y, hidden, optimizer):
     """Take many steps with one call of scikit-learn's MLPClassifier.fit, which checks its input once."""
     options = {"batch_size": len(x), "shuffle": False, "max_iter": FITTED, "n_iter_no_change": FITTED}
-    model = _sklearn_model([w.shape[1] for w in start[:4:2]], hidden, optimizer, **options)
+    model = _sklearn_model([w.shape[1] for w in start[:-2:2]], hidden, optimizer, **options)
 
     def steps():
         model.fit(x, y)
@@ -271,7 +272,7 @@ def sklearn_fit(start, x, y, hidden, optimizer):
 def _sklearn_model(units, hidden, optimizer="sgd", **options):
     from sklearn.neural_network import MLPClassifier
 
-    assert hidden[0] == hidden[1]
+    assert len({*hidden}) == 1
     return MLPClassifier(
         units,
         activation=hidden[0],
@@ -296,7 +297,7 @@ CONTENDERS = {  # name: (function, the package it needs, activations of the hidd
     "NumPy by hand": (by_hand, "numpy", ("tanh", "relu")),
     "purenn": (purenn, "purenn", ("tanh", "relu")),
     "PyTorch": (torch, "torch", ("tanh", "relu")),
-    "jax.jit": (jax_jit, "jax", ("tanh", "relu")),
+    "jax.jit": (jax_jit, "optax", ("tanh", "relu")),
     "purenn in jax.jit": (purenn_jit, "jax", ("tanh", "relu")),
     "autograd": (autograd, "autograd", ("tanh", "relu")),
     "scikit-learn (relu, relu)": (sklearn, "sklearn", ("relu", "relu")),
@@ -312,7 +313,7 @@ WITH_ADAM = ["NumPy by hand", "purenn", "PyTorch", "jax.jit", "scikit-learn's fi
 def problem(sizes, batch):
     """Return the start and the batch of a case."""
     random = np.random.default_rng(0)
-    params = nn.init(0, sizes, (nn.tanh, nn.relu, nn.softmax))
+    params = nn.init(0, sizes, [*[nn.tanh, nn.relu][: len(sizes) - 2], nn.softmax])
     x = random.random((batch, sizes[0]), np.float32)
     return [np.array(leaf) for leaf in nn.tree_leaves(params)], x, random.integers(0, sizes[-1], batch)
 
@@ -323,7 +324,7 @@ def work(name):
     prepared = {}
 
     def check(sizes, batch, optimizer, hidden, path):
-        step, parameters = contender(*problem(sizes, batch), hidden, optimizer)
+        step, parameters = contender(*problem(sizes, batch), hidden[: len(sizes) - 2], optimizer)
         for _ in range(3):
             step()
         np.savez(path, *map(np.asarray, parameters()))
@@ -332,7 +333,7 @@ def work(name):
     def seconds_a_step(sizes, batch, optimizer, seconds):
         key = (*sizes, batch, optimizer)
         if key not in prepared:
-            prepared[key] = contender(*problem(sizes, batch), hidden, optimizer)[0]
+            prepared[key] = contender(*problem(sizes, batch), hidden[: len(sizes) - 2], optimizer)[0]
         time.sleep(QUIET)
         seconds_a_call(prepared[key], QUIET)
         return seconds_a_call(prepared[key], seconds) / (FITTED if contender is sklearn_fit else 1)
@@ -688,7 +689,7 @@ def main():
 
     large = [(NETWORKS[0], 128)] if options.smoke else list(itertools.product(NETWORKS, BATCHES))
     small = SMALL[:1] if options.smoke else SMALL
-    cases = [*((sizes, batch, "sgd") for sizes, batch in large), *((sizes, 32, "adam") for sizes in small)]
+    cases = [*((sizes, batch, "sgd") for sizes, batch in large), *((sizes, batch, "adam") for sizes, batch in small)]
     workers = {name: Worker(name) for name in names}
     try:
         for case in cases:
