@@ -9,6 +9,7 @@ Prints a line per epoch and the accuracy on the test digits; writes the best par
 
 import argparse
 import math
+import os
 import pickle
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import plots
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import purenn as nn
@@ -90,6 +92,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results are written")
     parser.add_argument("--no-plots", action="store_true")
     options = parser.parse_args()
+    threadpool_limits(max(1, (os.cpu_count() or 1) - 1))  # on busy cores, threads of BLAS wait for each other
     data = load_data(options.data)
     held_out = max(1, len(data.train_images) // 12)  # to choose the best epoch
     x, y = data.train_images[:-held_out], data.train_labels[:-held_out]
