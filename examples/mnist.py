@@ -92,7 +92,8 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results are written")
     parser.add_argument("--no-plots", action="store_true")
     options = parser.parse_args()
-    threadpool_limits(max(1, (os.cpu_count() or 1) - 1))  # on busy cores, threads of BLAS wait for each other
+    if "OPENBLAS_NUM_THREADS" not in os.environ:  # on busy cores, the threads of BLAS wait for each other
+        threadpool_limits(max(1, (os.cpu_count() or 1) - 1))
     data = load_data(options.data)
     held_out = max(1, len(data.train_images) // 12)  # to choose the best epoch
     x, y = data.train_images[:-held_out], data.train_labels[:-held_out]

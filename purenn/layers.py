@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from purenn.activations import Activation
 from purenn.arguments import brief, check_floats, check_real, describe, type_name
 from purenn.arrays import Array, astype, is_float, is_numpy, lock_in_place, namespace, read_only, sum_over
-from purenn.records import Vector, floats_like, is_record, record
+from purenn.records import Stepped, floats_like, is_record, record
 from purenn.trees import Layer, flatten, has_arrays, like
 
 R_co = TypeVar("R_co", covariant=True)
@@ -52,7 +52,7 @@ def _door(default: Callable[[Any, Any], Any], function: Callable[[Layer, Array],
 
 
 @record
-class Dense(Vector):
+class Dense(Stepped):
     """A fully connected layer: ``y = activation(x @ weights + biases)``.
 
     Attributes
@@ -102,7 +102,7 @@ class Dense(Vector):
 
 
 @record
-class Params(Vector):
+class Params(Stepped):
     """A network: layers applied one after the other. It is a layer itself, so networks nest.
 
     Attributes

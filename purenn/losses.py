@@ -328,12 +328,11 @@ def output_of(params: Any) -> Output:
 
 def _class_targets(y: Array, like: Array) -> Array:
     if has_kind(y, "integral") and y.ndim == 1:
-        is_class = y[:, None] == namespace(y).arange(like.shape[1])
+        is_class, xp = y[:, None] == namespace(y).arange(like.shape[1]), namespace(like)
         if is_numpy(y) and namespace(y).count_nonzero(is_class) != y.shape[0]:
             given = f"y has labels from {y.min()} to {y.max()}, but must be from 0 to {like.shape[1] - 1}"
             hint = "; sample_weight=(y >= 0) leaves out labels below 0" * bool(y.min() < 0)
             raise ValueError(f"{given}; give the last layer an output for each class, or {_NUMBERED}{hint}")
-        xp = namespace(like)
         one_hot = xp.asarray(is_class, dtype=wide(like).dtype)
         return one_hot if is_numpy(y) else xp.where(xp.any(is_class, axis=1, keepdims=True), one_hot, xp.nan)
     if y.ndim > 2 or (y.ndim == 2 and y.shape[1] == 1 < like.shape[1]):

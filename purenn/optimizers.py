@@ -2,7 +2,8 @@
 
 A step takes each tree apart into its arrays, computes new arrays from its formula, and builds the trees again. Small
 arrays are joined: the formula is computed once, for a vector, and the new arrays are cut out of the result. They share
-its memory, so an array that outlives its tree keeps the vector: at most 10,000 numbers (or itself, if it is larger).
+its memory, so an array that outlives its tree keeps the whole vector in memory: at most 10,000 numbers. A larger array
+is not joined.
 """
 
 import itertools
@@ -190,8 +191,7 @@ def adam_step(
     if not isinstance(state, AdamState):
         raise TypeError(f"state is a {type(state).__name__}, but must come from adam_init or the previous step")
     eps = check_number("eps", eps, least=0)
-    beta1 = float(check_number("beta1", beta1, least=0, below=1))
-    beta2 = float(check_number("beta2", beta2, least=0, below=1))
+    beta1, beta2 = [float(check_number(*pair, least=0, below=1)) for pair in (("beta1", beta1), ("beta2", beta2))]
     averages = {"state.means": state.means, "state.squares": state.squares}
     ps, ws, gs, ms, vs, rebuilt = _joined([lr, weight_decay], [*averages], params=params, grads=grads, **averages)
     lrs, decays = _per_leaf("lr", lr, params, ps), _per_leaf("weight_decay", weight_decay, params, ps, least=0)
@@ -246,7 +246,7 @@ class _Layout(NamedTuple):
 
     structure: list[Any]
     types: list[Any]  # the shape and dtype of each array
-    cuts: list[Any]  # for each vector: the slice of each array in it, and its shape, or None if it is a vector
+    cuts: list[Any]  # for each vector: where each array is in it, and its shape, or None if it has this shape already
     build: Callable[[list[Array]], Any]
 
     def tree_of(self, vectors: list[Array]) -> Any:
@@ -261,12 +261,12 @@ class _Layout(NamedTuple):
 def _vectors(tree: Any, layout: _Layout | None = None) -> tuple[_Layout | None, list[Array] | None]:
     """Return the layout of a tree, and the vectors of the tree in it; those that a step has kept are not joined again.
 
-    If a layout is given, return it, and the vectors of the tree in it. None stands for a layout or vectors where there
-    are none, since the dtypes differ or the tree does not fit the layout.
+    If a layout is given, return it, and the vectors of the tree in it. Either is None if there is none: arrays of other
+    libraries and of several dtypes are not joined, and a tree may not fit the layout.
     """
-    kept, vectors = getattr(tree, "__vectors__", (None, None))
-    if kept and kept is (layout or kept):
-        return kept, vectors
+    kept: Any = getattr(tree, "__vectors__", None)
+    if type(kept) is tuple and kept[0] is (layout or kept[0]):
+        return kept
     arrays, structure = flatten(tree)
     if len({*map(type, arrays)}) != 1 or not is_numpy(arrays[0]):
         return layout, None
@@ -279,12 +279,13 @@ def _vectors(tree: Any, layout: _Layout | None = None) -> tuple[_Layout | None, 
                 cuts.append([])
                 start, end = 0, array.size
             cuts[-1].append((slice(start, end), None if array.ndim == 1 else array.shape))
+        cuts = [[(..., None)] if len(places) == 1 else places for places in cuts]  # an array alone stays as it is
         layout = _Layout(structure, types, cuts, builder(structure))
     if not layout or structure != layout.structure or types != layout.types:
         return layout, None
-    rest, concat = iter(arrays), namespace(arrays[0]).concat
+    rest, concat = iter(arrays), namespace(arrays[0], "leaf").concat
     joints = [[*itertools.islice(rest, len(cuts))] for cuts in layout.cuts]
-    return layout, [concat(joint, axis=None) if len(joint) > 1 else joint[0].reshape(-1) for joint in joints]
+    return layout, [concat(joint, axis=None) if len(joint) > 1 else joint[0] for joint in joints]
 
 
 def _joined(rates: list[Any], averages: list[str], /, **given: Any) -> tuple[Any, ...]:
@@ -292,11 +293,11 @@ def _joined(rates: list[Any], averages: list[str], /, **given: Any) -> tuple[Any
 
     The arrays of the first tree are returned twice: as they are, then like the others, in float32 if they have 16 bits.
 
-    A vector has at most _LIMIT numbers; a larger array is a vector of its own. The arrays stay as they are if a rate is
-    a tree with a number for each, or if they are not NumPy's (other libraries compile), of either float32 or float64.
+    A vector has at most _LIMIT numbers; a larger array is not joined. The arrays stay as they are unless all are
+    NumPy's (other libraries compile), and all float32 or all float64, and each rate is a number for all of them.
     """
     first, *others = given.values()
-    layout, vectors = (None, None) if any(map(trees.kinds.__getitem__, map(type, rates))) else _vectors(first)
+    layout, vectors = _vectors(first) if {*map(type, rates)} <= {float, int} else (None, None)
     columns = [vectors, *[_vectors(other, layout)[1] for other in others if layout]]
     if layout and None not in columns:
         return vectors, *columns, layout.tree_of

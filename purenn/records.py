@@ -208,7 +208,7 @@ class Vector:
     array([2., 3.])
     """
 
-    __slots__ = ("__vectors__",)  # what a step has joined: see purenn.optimizers
+    __slots__ = ()
     __array_ufunc__ = None  # leaves `np.float64(2) * record` to the record
 
     def __add__(self, other: Self) -> Self:
@@ -244,6 +244,12 @@ class Vector:
     def _mapped(self, operation: Callable[..., Array], **others: Any) -> Self:
         *columns, rebuilt = aligned(left=self, **others)
         return cast("Self", rebuilt([cast_like(operation(*each), each[0]) for each in zip(*columns, strict=True)]))
+
+
+class Stepped(Vector):
+    """A vector that keeps what the step that made it has joined (see ``purenn.optimizers``)."""
+
+    __slots__ = ("__vectors__",)
 
 
 def check_fields(cls: Any, fields: dict[str, Any]) -> None:

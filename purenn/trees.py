@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from purenn.arguments import check_real, describe, of_pullback
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 
     cls: type
     open: Callable[[Any], tuple[Any, Sequence[Any]]]  # node -> (detail, children)
-    build: Callable[[Any, Sequence[Any]], Any]  # (detail, children) -> node
+    build: Callable[[Any, Iterable[Any]], Any]  # (detail, children) -> node
     fields: tuple[str, ...] | None = None  # the names of a record's children; the detail of other nodes has the names
 
 
@@ -63,15 +63,15 @@ def record_kind(cls: type, trees: tuple[str, ...], statics: tuple[str, ...]) -> 
 
 
 def like(record: T, **fields: Any) -> T:
-    """Return a record like another, with these arrays and trees, in the order of its fields, taken as they are.
+    """Return a record like another, with these arrays and trees, taken as they are.
 
     Raises TypeError if an array or a tree is missing: a subclass that adds one needs a rule of its own.
     """
     kind: Any = kinds[type(record)]
-    if tuple(fields) != kind.fields:
+    if tuple(fields) != kind.fields and fields.keys() != {*kind.fields}:
         name, names = kind.cls.__name__, ", ".join(kind.fields)
         raise TypeError(f"the rule that {name} inherits does not fit its fields {names}; register its own for vjp")
-    return cast("T", kind.build(kind.open(record)[0], fields.values()))
+    return cast("T", kind.build(kind.open(record)[0], map(fields.__getitem__, kind.fields)))
 
 
 def fields_of(record: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def fields_of(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in record.__attrs_attrs__}
 
 
-def _sequence_kind(cls: type, make: Callable[[Sequence[Any]], Any]) -> Kind:
+def _sequence_kind(cls: type, make: Callable[[Iterable[Any]], Any]) -> Kind:
     return Kind(cls, lambda items: (range(len(items)), items), lambda _, items: make(items))
 
 

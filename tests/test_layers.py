@@ -4,6 +4,7 @@ import functools
 import re
 
 import array_api_strict as strict
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -270,3 +271,19 @@ def test_layers_below_the_first_with_arrays_get_zeros_that_take_no_memory():
     below = nn.Params((Ruled(rule), Flip()))
     nn.grads(small(Ruled(rule), below), X, Y)
     assert [(dy.shape, dy.strides, dy.any()) for dy in given] == [(X.shape, (0, 0), False)] * 2
+
+
+@nn.record
+class Redefined(nn.Dense):
+    weights: nn.Array = attrs.field(validator=lambda *_: None)  # attrs moves the field to the end
+
+
+def test_a_subclass_may_redefine_a_field():
+    layer = Redefined(biases=np.zeros(2), activation=nn.softmax, weights=np.ones((3, 2)))
+    x, y = np.eye(3), np.asarray([0, 1, 0])
+    gradient = nn.grads(layer, x, y)
+    assert isinstance(gradient, Redefined)
+    plain = nn.grads(nn.Dense(layer.weights, layer.biases, nn.softmax), x, y)
+    assert np.array_equal(gradient.weights, plain.weights)
+    assert np.array_equal(gradient.biases, plain.biases)
+    assert np.array_equal(nn.sgd_step(layer, gradient, 0.1).weights, nn.sgd_step(layer.weights, plain.weights, 0.1))

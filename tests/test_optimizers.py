@@ -293,6 +293,62 @@ def test_a_step_takes_trees_from_anywhere():
         nn.sgd_step(nn.tree_map(lambda p: p.astype(float), params), params, 0.01)
 
 
+@nn.record
+class Plain:
+    weights: nn.Array
+
+
+@nn.record
+class Mixed(Plain, nn.Vector):  # Vector takes no room of its own
+    biases: nn.Array
+
+
+def test_a_record_that_is_no_network_steps_like_one():
+    params = Mixed(np.ones(2), np.zeros(1))
+    assert nn.sgd_step(params, params, 0.5) == 0.5 * params
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("role", ["grads", "velocity", "state.means"])
+def test_a_tree_of_another_structure_is_refused(role, kept):
+    layers = nn.init(0, (3, 2, 2), (nn.tanh, nn.softmax)).layers
+    params, other = nn.Params(layers), nn.Params((nn.Dense(layers[0].weights, layers[0].biases, nn.relu), layers[1]))
+    state = nn.adam_init(other)
+    if kept:
+        params, (other, state) = nn.sgd_step(params, params, 0.1), nn.adam_step(other, other, state, 0.1)
+    step = {
+        "grads": lambda: nn.sgd_step(params, other, 0.1),
+        "velocity": lambda: nn.momentum_step(params, params, other, 0.1),
+        "state.means": lambda: nn.adam_step(params, params, state, 0.1),
+    }[role]
+    with pytest.raises(ValueError, match=rf"{role} differs from params at layers\.0: Dense\(relu,\) instead of"):
+        step()
+    with pytest.raises(ValueError, match="grads differs from params: list of 2 instead of tuple of 2"):
+        nn.sgd_step((np.ones(2), np.ones(1)), [np.ones(2), np.ones(1)], 0.1)
+
+
+def test_only_the_gradient_is_joined_anew(monkeypatch):
+    params, gradient, state = walked()
+    joints, concat = [], np.concat
+    monkeypatch.setattr(np, "concat", lambda arrays, axis: joints.append(len(arrays)) or concat(arrays, axis=axis))
+    nn.adam_step(params, gradient, state, 0.01)
+    assert joints == [8]
+
+
+def test_arrays_of_two_libraries_step_apart():
+    jnp = pytest.importorskip("jax.numpy")
+    params = (np.ones(2, np.float32), jnp.ones(2), np.ones(1, np.float32))
+    gradient = (jnp.ones(2), jnp.ones(2), np.ones(1, np.float32))
+    stepped = nn.sgd_step(params, gradient, 0.5)
+    assert [type(leaf) for leaf in stepped] == [type(jnp.ones(2))] * 2 + [np.ndarray]
+    assert all(np.array_equal(leaf, 0.5 * np.ones(leaf.shape)) for leaf in stepped)
+
+
+def test_an_array_alone_is_not_copied_into_another_order():
+    params = (np.asfortranarray(np.ones((200, 100))),)
+    assert nn.sgd_step(params, params, 0.5)[0].flags.f_contiguous
+
+
 def test_arrays_after_a_step_are_stored_one_by_one(tmp_path):
     for tree in walked():
         leaves, copies = nn.tree_leaves(tree), nn.tree_leaves(apart(tree))

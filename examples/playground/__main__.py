@@ -164,7 +164,8 @@ def main():
     parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     options = parser.parse_args()
-    threadpool_limits(max(1, (os.cpu_count() or 1) - 1))  # a core is left for the browser
+    if "OPENBLAS_NUM_THREADS" not in os.environ:  # a core is left for the browser
+        threadpool_limits(max(1, (os.cpu_count() or 1) - 1))
     try:
         app, listener = application(load_data(options.data)), socket.create_server(("127.0.0.1", options.port))
     except (OSError, ValueError, OverflowError) as error:
