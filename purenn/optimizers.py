@@ -279,8 +279,8 @@ def _vectors(tree: Any, layout: _Layout | None = None) -> tuple[_Layout | None, 
                 cuts.append([])
                 start, end = 0, array.size
             cuts[-1].append((slice(start, end), None if array.ndim == 1 else array.shape))
-        cuts = [[(..., None)] if len(places) == 1 else places for places in cuts]  # an array alone stays as it is
-        layout = _Layout(structure, types, cuts, builder(structure))
+        # an array alone stays as it is
+        layout = _Layout(structure, types, [c if len(c) > 1 else [(..., None)] for c in cuts], builder(structure))
     if not layout or structure != layout.structure or types != layout.types:
         return layout, None
     rest, concat = iter(arrays), namespace(arrays[0], "leaf").concat

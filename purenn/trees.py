@@ -68,10 +68,12 @@ def like(record: T, **fields: Any) -> T:
     Raises TypeError if an array or a tree is missing: a subclass that adds one needs a rule of its own.
     """
     kind: Any = kinds[type(record)]
-    if tuple(fields) != kind.fields and fields.keys() != {*kind.fields}:
-        name, names = kind.cls.__name__, ", ".join(kind.fields)
-        raise TypeError(f"the rule that {name} inherits does not fit its fields {names}; register its own for vjp")
-    return cast("T", kind.build(kind.open(record)[0], map(fields.__getitem__, kind.fields)))
+    if tuple(fields) != kind.fields:  # a subclass has added a field, or redefined one, which moves it to the end
+        if fields.keys() != {*kind.fields}:
+            name, names = kind.cls.__name__, ", ".join(kind.fields)
+            raise TypeError(f"the rule that {name} inherits does not fit its fields {names}; register its own for vjp")
+        fields = {name: fields[name] for name in kind.fields}
+    return cast("T", kind.build(kind.open(record)[0], fields.values()))
 
 
 def fields_of(record: Any) -> dict[str, Any]:
@@ -102,10 +104,9 @@ def flatten(tree: Any) -> tuple[list[Any], list[Any]]:
     A node is its kind, its detail, and its number of children: ``(kind of Dense, (activation,), 2), LEAF, LEAF``. Trees
     that differ in nothing but their leaves have equal structures.
     """
-    leaves: list[Any] = []
-    structure: list[Any] = []
-    _flatten((tree,), leaves, structure)
-    return leaves, structure
+    taken: tuple[list[Any], list[Any]] = [], []
+    _flatten((tree,), *taken)
+    return taken
 
 
 def _flatten(nodes: Sequence[Any], leaves: list[Any], structure: list[Any]) -> None:
