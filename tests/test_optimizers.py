@@ -366,3 +366,12 @@ def test_an_array_keeps_only_a_small_vector_alive():
         owner = leaf if leaf.base is None else leaf.base
         assert owner.nbytes <= max(leaf.nbytes, 80_000)
         assert not owner.flags.writeable
+
+
+def test_a_step_of_16_bits_is_rounded_once():
+    random = np.random.default_rng(0)
+    p, g = random.standard_normal((2, 2, 500)).astype(np.float16)
+    stepped = nn.sgd_step((p[0], p[1]), (g[0], g[1]), 0.1)
+    expected = (np.float32(-0.1) * g.astype(np.float32) + p.astype(np.float32)).astype(np.float16)
+    assert np.array_equal(stepped, expected)
+    assert {array.dtype for array in stepped} == {np.dtype(np.float16)}
