@@ -375,3 +375,11 @@ def test_a_step_of_16_bits_is_rounded_once():
     expected = (np.float32(-0.1) * g.astype(np.float32) + p.astype(np.float32)).astype(np.float16)
     assert np.array_equal(stepped, expected)
     assert {array.dtype for array in stepped} == {np.dtype(np.float16)}
+
+
+def test_a_class_is_not_a_tree():
+    params = nn.init(0, (3, 2), [nn.softmax])
+    with pytest.raises(ValueError, match="grads differs from params: a leaf instead of Params"):
+        nn.sgd_step(params, nn.Params, 0.1)
+    with pytest.raises(TypeError, match="a leaf is a function"):
+        nn.sgd_step(nn.Params, nn.Params, 0.1)
